@@ -1,0 +1,29 @@
+"""What every test may use: the folder of validation data, where there is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# One thread per numerical library: two test processes on two cores otherwise fight over them.
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+
+def shared_path(*parts: str) -> Path:
+    """Path of a file of the validation data that lies beside the project; skips the test where it is absent."""
+    base = Path(os.environ.get("VOLSURF_SHARED", ROOT.parent / "shared"))
+    path = base.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"validation data not here: {path} (set VOLSURF_SHARED to its folder)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of validation data; skips where it is absent."""
+    return shared_path()

@@ -1,0 +1,108 @@
+"""Live crypto-option feeds to an arbitrage-certified implied-volatility surface.
+
+    import volsurf as vs
+
+    surface = vs.fit_surface(vs.Chain.from_csv("chain.csv"))      # a static chain
+    session = vs.live("deribit", underlyings=["BTC"])             # or a live engine, shown by session.widget()
+
+Names are resolved when they are first used: importing the package loads neither numba nor any plotting, socket or widget
+library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "volsurf.errors": (
+        "ConfigError",
+        "EngineError",
+        "FeedError",
+        "InputError",
+        "NotReadyError",
+        "ProtocolError",
+        "StreamError",
+        "VolsurfError",
+    ),
+    "volsurf.instruments": ("Instrument", "Kind", "Settlement", "Universe"),
+    "volsurf.quotes": ("Field", "QuoteBatch", "QuoteBoard"),
+    "volsurf.iv.black": ("Greeks", "black_greeks", "black_price"),
+    "volsurf.iv.implied": ("ImpliedVolStatus", "implied_vol", "implied_vol_status"),
+    "volsurf.svi.params": ("RawSVI",),
+    "volsurf.svi.arbitrage": ("Certificate", "Verdict", "check_butterfly"),
+    "volsurf.svi.calendar": ("check_calendar",),
+    "volsurf.svi.fit": ("FitResult", "SVIFit", "fit_svi"),
+    "volsurf.surface.quote_vols": ("QuoteVols", "quote_vols"),
+    "volsurf.surface.smile": ("Smile", "build_smiles", "fit_smiles"),
+    "volsurf.surface.surface": ("Surface",),
+    "volsurf.surface.chain": ("Chain", "fit_surface", "fit_surfaces"),
+    "volsurf.diagnostics.quality": ("diagnose",),
+    "volsurf.feeds.feed": ("Feed",),
+    "volsurf.engine.frame": ("Frame",),
+    "volsurf.engine.session": ("Session", "attach", "live"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"volsurf has no {name!r}")
+    value: object = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+if TYPE_CHECKING:
+    from volsurf.diagnostics.quality import diagnose as diagnose
+    from volsurf.engine.frame import Frame as Frame
+    from volsurf.engine.session import Session as Session, attach as attach, live as live
+    from volsurf.errors import (
+        ConfigError as ConfigError,
+        EngineError as EngineError,
+        FeedError as FeedError,
+        InputError as InputError,
+        NotReadyError as NotReadyError,
+        ProtocolError as ProtocolError,
+        StreamError as StreamError,
+        VolsurfError as VolsurfError,
+    )
+    from volsurf.feeds.feed import Feed as Feed
+    from volsurf.instruments import (
+        Instrument as Instrument,
+        Kind as Kind,
+        Settlement as Settlement,
+        Universe as Universe,
+    )
+    from volsurf.iv.black import Greeks as Greeks, black_greeks as black_greeks, black_price as black_price
+    from volsurf.iv.implied import (
+        ImpliedVolStatus as ImpliedVolStatus,
+        implied_vol as implied_vol,
+        implied_vol_status as implied_vol_status,
+    )
+    from volsurf.quotes import Field as Field, QuoteBatch as QuoteBatch, QuoteBoard as QuoteBoard
+    from volsurf.surface.chain import (
+        Chain as Chain,
+        fit_surface as fit_surface,
+        fit_surfaces as fit_surfaces,
+    )
+    from volsurf.surface.quote_vols import QuoteVols as QuoteVols, quote_vols as quote_vols
+    from volsurf.surface.smile import Smile as Smile, build_smiles as build_smiles, fit_smiles as fit_smiles
+    from volsurf.surface.surface import Surface as Surface
+    from volsurf.svi.arbitrage import (
+        Certificate as Certificate,
+        Verdict as Verdict,
+        check_butterfly as check_butterfly,
+    )
+    from volsurf.svi.calendar import check_calendar as check_calendar
+    from volsurf.svi.fit import FitResult as FitResult, SVIFit as SVIFit, fit_svi as fit_svi
+    from volsurf.svi.params import RawSVI as RawSVI
