@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # One thread per numerical library: two test processes on two cores otherwise fight over them.
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# A property is searched anew on every run at a desk; a change is judged on the same examples each time.
+settings.register_profile("volsurf", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("volsurf")
 
 
 def shared_path(*parts: str) -> Path:

@@ -33,7 +33,8 @@ F = TypeVar("F", bound=Callable[..., object])
 
 KERNEL_MODULES: dict[str, tuple[str, ...]] = {
     "iv": ("volsurf.iv.black", "volsurf.iv.implied"),
-    "svi": ("volsurf.svi.arbitrage", "volsurf.svi.calendar", "volsurf.svi.fit"),
+    "quotes": ("volsurf.iv.forward",),
+    "svi": ("volsurf.svi.arbitrage", "volsurf.svi.calendar", "volsurf.svi._batch"),
 }
 """The modules of each group of kernels. A group is compiled as a whole."""
 

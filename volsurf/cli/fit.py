@@ -1,0 +1,249 @@
+"""`volsurf fit CHAIN.csv`: a static chain to forwards, fits, certificates and a ledger, on the terminal and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from volsurf.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from volsurf.diagnostics.quality import Report
+    from volsurf.diagnostics.reasons import Ledger
+    from volsurf.surface.quote_vols import QuoteVols
+    from volsurf.surface.slices import Smile
+    from volsurf.surface.surface import Surface
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    parser.add_argument("chain", metavar="CHAIN.csv", type=Path, help="option quotes, one row each; plain or gzip")
+    parser.add_argument("--underlying", help="only this one, e.g. BTC")
+    parser.add_argument(
+        "--html", metavar="REPORT.html", type=Path, help="write a page with figures, complete in itself"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
+    parser.epilog = (
+        "Columns: underlying, expiry, strike, option_type, bid, ask, settlement, time; forward, venue, discount, mark, index, "
+        "tick_size and others if there are. See volsurf.Chain."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, print, and write the page; `InputError` where the file is no chain or nothing in it can be fitted."""
+    started = time.perf_counter()
+    if args.html is not None and not args.html.parent.is_dir():
+        raise InputError(f"no directory {args.html.parent} to write {args.html.name} to")
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(highlight=False)
+    bar = Console(stderr=True)
+    stages = 4 + (args.html is not None)
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:28}"),
+        BarColumn(bar_width=32),
+        TimeElapsedColumn(),
+        console=bar,
+        transient=True,
+        disable=not bar.is_terminal,
+    ) as progress:
+        task = progress.add_task(f"reading {args.chain.name}", total=stages)
+
+        def next_stage(description: str) -> None:
+            progress.update(task, advance=1, description=description)
+
+        from volsurf.surface.chain import Chain, nothing_to_fit
+
+        chain = Chain.from_csv(args.chain)
+        if args.underlying is not None:
+            chain = chain.select(args.underlying)
+        next_stage("forwards and implied vols")
+        quotes = chain.quote_vols()
+        next_stage("fitting")
+        from volsurf.surface.smile import build_smiles, fit_all_smiles
+
+        surfaces = fit_all_smiles(build_smiles(quotes))
+        if not surfaces:
+            raise InputError(nothing_to_fit(quotes))
+        next_stage("diagnosing")
+        from volsurf.diagnostics.quality import diagnose, whole_ledger
+
+        reports = {name: diagnose(surface, quotes) for name, surface in surfaces.items()}
+        ledger = whole_ledger(surfaces.values(), quotes)
+        if args.html is not None:
+            next_stage(f"writing {args.html.name}")
+            from volsurf.surface.report import report_html
+
+            try:
+                args.html.write_text(report_html(surfaces, quotes, title=args.chain.name), encoding="utf-8")
+            except OSError as error:
+                raise InputError(f"{args.html} cannot be written: {error.strerror}") from error
+        progress.update(task, advance=1)
+    for name, surface in surfaces.items():
+        _print_surface(console, surface, reports[name], quotes)
+    _print_ledger(console, ledger)
+    if args.html is not None:
+        console.print(f"\npage written to [bold]{args.html}[/] ({args.html.stat().st_size / 1e6:.1f} MB)")
+    if args.json:
+        print(json.dumps(_figures(surfaces, reports, ledger, quotes, time.perf_counter() - started)))
+    return 0
+
+
+def _print_surface(console: Console, surface: Surface, report: Report, quotes: QuoteVols) -> None:
+    from volsurf.surface.html import utc
+
+    certificate = surface.certificate
+    console.rule(f"[bold]{surface.underlying}[/]  {utc(surface.time_ns)}", align="left")
+    console.print(_forwards(surface, quotes))
+    console.print(_fits(surface))
+    console.print(_certificates(surface))
+    colour = "green" if certificate else "red"
+    console.print(f"[{colour}]{certificate.sentence}[/]")
+    notes = [(s.label, note) for s in report.slices for note in s.notes]
+    for label, note in notes:
+        console.print(f"  [yellow]{label:>9}[/]  {note}")
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        left = column in ("source", "fit", "witness", "butterfly", "calendar", "reason", "meaning")
+        # What carries the news keeps its width; a terminal too narrow folds the sentences.
+        table.add_column(
+            column, justify="left" if left else "right", no_wrap=column not in ("source", "fit", "witness", "meaning")
+        )
+    return table
+
+
+def _forwards(surface: Surface, quotes: QuoteVols) -> Table:
+    from volsurf.iv.forward import ForwardSource
+    from volsurf.surface.html import days
+    from volsurf.surface.slices import expiry_label
+
+    table = _table("Forwards", "expiry", "days", "forward", "parity", "bp", "se bp", "strikes", "source")
+    years = {s.expiry_ns: s.years for s in surface.smiles}
+    for f in quotes.forwards:
+        if f.underlying != surface.underlying or f.expiry_ns not in years:
+            continue
+        mark = "[red]⚑[/] " if f.flagged else ""
+        table.add_row(
+            expiry_label(f.expiry_ns),
+            days(years[f.expiry_ns]),
+            f"{f.forward:,.2f}",
+            _number(f.parity_forward, ",.2f"),
+            mark + _number(f.mismatch_bp, "+.1f"),
+            _number(1e4 * f.standard_error / f.forward, ".1f"),
+            str(f.pairs),
+            ForwardSource(f.source).name.lower(),
+        )
+    return table
+
+
+def _fits(surface: Surface) -> Table:
+    table = _table("Fits", "expiry", "atm vol", "± se", "a", "b", "rho", "m", "sigma", "quotes", "inside", "rms", "fit")
+    for smile in surface.smiles:
+        fit = smile.fit
+        if fit is None:
+            table.add_row(smile.expiry_label, *["–"] * 10, "not fitted: no usable quote and no neighbour to learn from")
+            continue
+        table.add_row(
+            smile.expiry_label,
+            f"{smile.atm_vol:.2%}",
+            _number(fit.atm_error, ".2%"),
+            *(f"{v:+.5f}" for v in (fit.a, fit.b, fit.rho, fit.m, fit.sigma)),
+            str(fit.n_used),
+            _number(fit.inside, ".1%"),
+            _number(fit.rms, ".2f"),
+            fit.sentence,
+        )
+    return table
+
+
+def _certificates(surface: Surface) -> Table:
+    table = _table("Certificates", "expiry", "butterfly", "calendar", "witness")
+    for smile in surface.smiles:
+        if smile.fit is not None:
+            table.add_row(smile.expiry_label, *(_verdict(v) for v in _verdicts(smile)), _witness(smile))
+    return table
+
+
+def _verdicts(smile: Smile) -> tuple[int, int]:
+    assert smile.fit is not None
+    return smile.fit.butterfly_verdict, smile.fit.calendar_verdict
+
+
+def _witness(smile: Smile) -> str:
+    """Where the nearest miss is, or what is wrong where something is."""
+    fit = smile.fit
+    assert fit is not None
+    if not fit.is_certified:
+        return fit.failure_sentence
+    closest = f"lowest g {fit.butterfly_worst_value:.4f} at k = {fit.butterfly_worst_k:+.3f}"
+    if math.isnan(fit.calendar_worst_k):
+        return closest
+    return f"{closest}; smallest gain {fit.calendar_worst_value:.2e} at k = {fit.calendar_worst_k:+.3f}"
+
+
+def _verdict(value: int) -> str:
+    from volsurf.svi.certificate import Verdict
+
+    verdict = Verdict(value)
+    colour = {Verdict.PROVED: "green", Verdict.VIOLATED: "red"}.get(verdict, "yellow")
+    return f"[{colour}]{verdict.name.lower()}[/]"
+
+
+def _print_ledger(console: Console, ledger: Ledger) -> None:
+    table = _table("Ledger", "rows", "reason", "meaning")
+    table.show_footer = True
+    for reason, count in ledger.counts.items():
+        meaning = reason.sentence
+        if reason == 0 and ledger.one_sided:
+            meaning += f"; {ledger.one_sided:,d} of them one-sided, which only bound the curve"
+        table.add_row(f"{count:,d}", f"[green]{reason.label}[/]" if reason.is_used else reason.label, meaning)
+    table.columns[0].footer = f"{ledger.rows:,d}"
+    table.columns[1].footer = "rows in the file"
+    console.print(table)
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
+
+
+def _figures(
+    surfaces: dict[str, Surface], reports: dict[str, Report], ledger: Ledger, quotes: QuoteVols, seconds: float
+) -> dict[str, object]:
+    certificates = [s.certificate for s in surfaces.values()]
+    fits = [smile.fit for s in surfaces.values() for smile in s.smiles if smile.fit is not None]
+    two_sided = sum(f.n_two_sided for f in fits)
+    holding = sum(f.inside * f.n_two_sided for f in fits if f.n_two_sided)
+    figures: dict[str, object] = {
+        "rows": ledger.rows,
+        "rows_used": ledger.used,
+        "underlyings": len(surfaces),
+        "expiries_listed": len(quotes.forwards),
+        "expiries_fitted": len(fits),
+        "slices_certified": sum(c.certified for c in certificates),
+        "butterfly_proved": sum(c.butterfly_proved for c in certificates),
+        "calendar_proved": sum(c.calendar_proved for c in certificates),
+        "inside_percent": round(100 * holding / two_sided, 3) if two_sided else None,
+        "forwards_flagged": sum(s.forward_flagged for surface in surfaces.values() for s in surface.smiles),
+        "seconds": round(seconds, 3),
+    }
+    figures |= {f"ledger_{reason.name.lower()}": n for reason, n in ledger.counts.items()}
+    for name, surface in surfaces.items():
+        figures[f"{name}_inside_percent"] = round(100 * reports[name].inside, 3)
+        if surface.years[-1] * 2 >= 30 / 365:
+            figures[f"{name}_atm_vol_30d"] = round(float(surface.vol(k=0, years=30 / 365)), 6)
+    return figures

@@ -1,0 +1,256 @@
+"""A fitted batch of slices, and the sentences that say how each fit ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from volsurf.svi.arbitrage import Certificate, check_butterfly
+from volsurf.svi.calendar import check_calendar
+from volsurf.svi.params import RawSVI
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.int8]
+
+
+class FitResult(IntEnum):
+    """How the fit of one slice ended; the gravest that applies."""
+
+    CONVERGED = 0
+    AT_BOUND = 1
+    TOO_FEW_QUOTES = 2
+    NOT_CONVERGED = 3
+    SYNTHETIC = 4
+    NO_DATA = 5
+    INVALID = 6
+
+    @property
+    def sentence(self) -> str:
+        """What it means for somebody who trades on the curve."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    FitResult.CONVERGED: "fitted",
+    FitResult.AT_BOUND: "fitted, but a wing or the smile's width stands on its limit: trust it between the quotes only",
+    FitResult.TOO_FEW_QUOTES: "fewer than 7 two-sided quotes: the shape is mostly the neighbouring expiries', show it grey",
+    FitResult.NOT_CONVERGED: "the iteration budget ran out before the fit settled: keep the previous curve",
+    FitResult.SYNTHETIC: "no usable quote: a copy of the neighbouring expiries' shape, show it grey and do not quote on it",
+    FitResult.NO_DATA: "no usable quote here nor at any other expiry of the surface: there is no curve",
+    FitResult.INVALID: "time to expiry is not a positive number: expired, or wrong input; there is no curve",
+}
+
+
+class QuoteUse(IntEnum):
+    """What became of one quote in the fit."""
+
+    USED = 0
+    OUTLIER = 1
+    """More than six error bars from the fit of the others."""
+    NOT_FINITE = 2
+    """NaN or infinite, or |k| > 100."""
+    BAD_VOL = 3
+    """Vol not between 0.01 % and 10,000 %."""
+    BAD_ERROR = 4
+    """Error bar zero, negative or infinite."""
+    ZERO_WEIGHT = 5
+    """Weight not a positive number."""
+    NO_SLICE = 6
+    """The slice itself is invalid."""
+
+
+@dataclass(frozen=True, eq=False)
+class SVIFit:
+    """Fitted slices of one or many surfaces, in the order in which they were given. Arrays have one entry a slice unless noted.
+
+    Fields that end in `flat` have one entry a quote, those of slice i at `offsets[i]:offsets[i+1]`. The scaled coordinates and
+    the objective are those of `volsurf.svi._lm`.
+    """
+
+    years: Floats
+    surface: Ints
+    """Number of the surface each slice belongs to."""
+    key: Ints
+    """Identity by which a later fit finds its start in this one."""
+    order: Ints
+    """Slice indices sorted by surface, then years."""
+    offsets: Ints
+    raw: Floats
+    """(slices, 5) a, b, rho, m, sigma; NaN for NO_DATA and INVALID."""
+    result: Bytes
+    """`FitResult` codes."""
+    iterations: Ints
+    """Passes over the quotes, both stages of a cold fit together."""
+    statistics: Floats
+    """(slices, 7): the columns behind the properties below, see `volsurf.svi._measure`."""
+    theta: Floats
+    """Scale θ = years·σ_ATM², σ_ATM the median vol of the three strikes nearest the forward."""
+    scaled: Floats
+    """(slices, 5) fitted (α, Û, L̂, μ, ς)."""
+    prior_centre: Floats
+    prior_precision: Floats
+    """(slices, 5) centre and diagonal precision of the prior, in scaled coordinates."""
+    scaled_covariance: Floats
+    """(slices, 5, 5) of the scaled coordinates."""
+    residuals_flat: Floats
+    """(fit − vol)/error of every usable quote, NaN for the others."""
+    use_flat: Bytes
+    """`QuoteUse` codes."""
+
+    def __len__(self) -> int:
+        return int(self.years.size)
+
+    @cached_property
+    def params(self) -> RawSVI:
+        """The slices; NaN where there is no curve."""
+        a, b, rho, m, sigma = np.ascontiguousarray(self.raw.T)
+        return RawSVI(a, b, rho, m, sigma)
+
+    @property
+    def cost(self) -> Floats:
+        """Objective at the fit: Huber cost of the residuals plus the prior."""
+        return self.statistics[:, 0]
+
+    @property
+    def rms(self) -> Floats:
+        """Root mean square of (fit − vol)/error over the used quotes; a one-sided quote on its allowed side counts 0."""
+        return self.statistics[:, 1]
+
+    @property
+    def inside(self) -> Floats:
+        """Share of the used quotes with |fit − vol| ≤ error: inside bid and ask where `error` is the half-spread."""
+        return self.statistics[:, 2]
+
+    @property
+    def n_used(self) -> Floats:
+        """Used quotes, by weight: their number where no weight was given."""
+        return self.statistics[:, 3]
+
+    @property
+    def n_rejected(self) -> Ints:
+        """Quotes left out as outliers."""
+        return self.statistics[:, 4].astype(np.int64)
+
+    @property
+    def autocorrelation(self) -> Floats:
+        """Lag-1 autocorrelation, by strike, of the two-sided residuals: near 1 the smile has a shape that SVI has not."""
+        return self.statistics[:, 5]
+
+    @property
+    def sign_runs(self) -> Floats:
+        """Runs of equal sign of those residuals about their mean."""
+        return self.statistics[:, 6]
+
+    @property
+    def residuals(self) -> list[Floats]:
+        """`residuals_flat`, one array a slice."""
+        return np.split(self.residuals_flat, self.offsets[1:-1]) if len(self) else []
+
+    @property
+    def use(self) -> list[Bytes]:
+        """`use_flat`, one array a slice."""
+        return np.split(self.use_flat, self.offsets[1:-1]) if len(self) else []
+
+    @property
+    def has_curve(self) -> npt.NDArray[np.bool_]:
+        """True where there are parameters."""
+        return np.isfinite(self.raw[:, 0])
+
+    @cached_property
+    def butterfly(self) -> Certificate:
+        """Certificate of each slice."""
+        return check_butterfly(self.params)
+
+    @cached_property
+    def calendar_pairs(self) -> tuple[Ints, Ints]:
+        """Indices of near and far slice of each pair of consecutive expiries, surface by surface, that have curves."""
+        order = self.order[self.has_curve[self.order]]
+        near, far = order[:-1], order[1:]
+        together = self.surface[near] == self.surface[far]
+        return near[together], far[together]
+
+    @cached_property
+    def calendar(self) -> Certificate:
+        """Certificate of each of `calendar_pairs`."""
+        near, far = (RawSVI(*np.ascontiguousarray(self.raw[index].T)) for index in self.calendar_pairs)
+        return check_calendar(near, far)
+
+    @cached_property
+    def covariance(self) -> Floats:
+        """(slices, 5, 5) covariance of (a, b, rho, m, sigma)."""
+        root = np.sqrt(self.theta)
+        up, low = self.scaled[:, 1], self.scaled[:, 2]
+        jacobian = np.zeros((len(self), 5, 5))
+        jacobian[:, 0, 0] = self.theta
+        jacobian[:, 1, 1] = jacobian[:, 1, 2] = 0.5 * root
+        jacobian[:, 2, 1] = 2.0 * low / (up + low) ** 2
+        jacobian[:, 2, 2] = -2.0 * up / (up + low) ** 2
+        jacobian[:, 3, 3] = root
+        jacobian[:, 4, 4] = root * np.exp(self.scaled[:, 4])
+        return np.asarray(jacobian @ self.scaled_covariance @ jacobian.transpose(0, 2, 1))
+
+    def vol(self, k: npt.ArrayLike) -> Floats:
+        """Fitted vol at log-moneyness `k`: (n,) for a scalar, (n, m) for m strikes or an (n, m) array; NaN without a curve."""
+        return self.params.vol(k, np.where(self.has_curve, self.years, 1.0))
+
+    def vol_error(self, k: npt.ArrayLike) -> Floats:
+        """Standard error of the fitted vol at log-moneyness `k`, shapes as `vol`; NaN for slices that were not fitted.
+
+        √(J C Jᵀ) with C = ŝ²A⁻¹: A the Gauss–Newton matrix of the objective, ŝ² the noise that the residuals show, raised by
+        (1+ρ₁)/(1−ρ₁) for their autocorrelation.
+        """
+        moneyness = np.asarray(k, dtype=np.float64)
+        columns = np.broadcast_to(np.atleast_1d(moneyness), (len(self), np.atleast_1d(moneyness).shape[-1]))
+        alpha, up, low, mu, varsigma = (self.scaled[:, i, None] for i in range(5))
+        half = 0.5 * np.exp(varsigma)
+        z = (columns / np.sqrt(self.theta)[:, None] - mu) / (2.0 * half)
+        root = np.sqrt(1.0 + z * z)
+        t, t_inverse = root + z, root - z
+        v = np.sqrt(alpha + half * (up * t + low * t_inverse))
+        gradient = np.stack(
+            [
+                np.ones_like(z),
+                half * t,
+                half * t_inverse,
+                -0.5 * (up * t - low * t_inverse) / root,
+                half * (up + low) / root,
+            ],
+            axis=-1,
+        ) / (2.0 * v[..., None])
+        variance = np.einsum("imp,ipq,imq->im", gradient, self.scaled_covariance, gradient)
+        error = np.sqrt(self.theta / np.where(self.has_curve, self.years, 1.0))[:, None] * np.sqrt(variance)
+        return np.asarray(error[:, 0] if moneyness.ndim == 0 else error)
+
+    def sentence(self, index: int) -> str:
+        """How the fit of slice `index` ended, and how close it lies to its quotes."""
+        result = FitResult(int(self.result[index]))
+        first = int(self.offsets[index])
+        use = self.use_flat[first : int(self.offsets[index + 1])]
+        bad = int(np.count_nonzero(use >= QuoteUse.NOT_FINITE))
+        parts = [result.sentence]
+        if np.isfinite(self.rms[index]):
+            inside = f"{100.0 * self.inside[index]:.0f} % within their error bars"
+            parts.append(f"{self.n_used[index]:g} quotes, {inside} (rms {self.rms[index]:.2f})")
+        if self.n_rejected[index]:
+            parts.append(f"{self.n_rejected[index]} left out as outliers")
+        if bad and result != FitResult.INVALID:
+            parts.append(f"{bad} unusable (NaN, or a vol, error bar or weight that is not positive)")
+        return "; ".join(parts)
+
+    def _repr_html_(self) -> str:
+        """The first 40 slices with parameters, misfit, verdict and sentence."""
+        rows = []
+        for i in range(min(len(self), 40)):
+            numbers = "".join(f"<td>{value:.5g}</td>" for value in (self.years[i], *self.raw[i], self.rms[i]))
+            verdict = self.butterfly.sentence(i) if self.has_curve[i] else "no curve"
+            rows.append(f"<tr><th>{i}</th>{numbers}<td>{self.sentence(i)}</td><td>{verdict}</td></tr>")
+        heads = "".join(
+            f"<th>{name}</th>" for name in ("", "years", "a", "b", "ρ", "m", "σ", "rms", "fit", "butterfly")
+        )
+        more = f"<p>and {len(self) - 40} more</p>" if len(self) > 40 else ""
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
