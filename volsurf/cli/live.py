@@ -1,0 +1,109 @@
+"""`volsurf live`: an engine on live feeds, owned by this terminal and ended with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from volsurf.engine.live import Engine
+
+_READY_SECONDS = 120.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    parser.add_argument("--venues", default="deribit", help="comma-separated (default deribit)")
+    parser.add_argument("--underlyings", default="BTC,ETH", help="comma-separated (default BTC,ETH)")
+    parser.add_argument(
+        "--url", default=None, help="address of the exchange instead of the public one, e.g. a simulator's"
+    )
+    parser.add_argument("--seconds", type=float, default=None, metavar="N", help="end N seconds after the first frame")
+    parser.add_argument(
+        "--port", type=int, default=None, help="of the stream, on loopback (default 8765; 0 for a free one)"
+    )
+    parser.add_argument("--every", type=float, default=0.1, metavar="S", help="seconds between frames (default 0.1)")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object with the run's figures on the last line"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start the engine, show how it is doing, end it, report."""
+    from volsurf._jit import ensure_compiled
+    from volsurf.engine.listener import default_port
+    from volsurf.engine.live import Engine
+
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        # Here, where the progress bar can be seen; the core's process then loads the kernels from disk.
+        ensure_compiled()
+        with Engine(
+            _names(args.venues),
+            _names(args.underlyings),
+            url=args.url,
+            port=default_port() if args.port is None else args.port,
+            frame_seconds=args.every,
+        ) as engine:
+            print(f"stream      {engine.stream_url}", file=sys.stderr if args.json else sys.stdout, flush=True)
+            _watch(engine, stop, args.seconds)
+            summary = engine.summary()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        for key, value in summary.items():
+            print(f"{key:>20}  {value:,}")
+    return 0 if summary["frames"] else 1
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _watch(engine: Engine, stop: threading.Event, seconds: float | None) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    end: float | None = None
+    give_up = time.monotonic() + _READY_SECONDS
+    with Live(console=console, transient=True, auto_refresh=False) as display:
+        while not stop.is_set():
+            summary = engine.summary()
+            if engine.failure is not None or (end is None and seconds is not None and time.monotonic() > give_up):
+                engine.wait_ready(0.0)  # raises what went wrong
+            if end is None and summary["seconds"] > 0 and seconds is not None:
+                end = time.monotonic() + seconds - summary["seconds"]
+            if end is not None and time.monotonic() >= end:
+                return
+            if console.is_terminal:
+                display.update(_line(engine, summary), refresh=True)
+            stop.wait(0.25 if end is None else max(0.0, min(0.25, end - time.monotonic())))
+
+
+def _line(engine: Engine, summary: dict[str, float]) -> Table:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    if engine.status != "running":
+        table.add_row(engine.status, f"{summary['messages']:,} messages", "Ctrl-C to stop")
+        return table
+    table.add_row(
+        f"{summary['frames_per_second']:.1f} frames/s",
+        f"{summary['messages']:,} messages",
+        f"{summary['expiries_fitted']}/{summary['expiries_listed']} expiries fitted",
+        f"{engine.stream_figures.get('clients', 0)} clients",
+        "Ctrl-C to stop",
+    )
+    return table

@@ -1,0 +1,68 @@
+"""How a session comes to a shared engine: find it by name, start it where there is none, and be counted before it can leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from volsurf.engine import rendezvous, shared
+from volsurf.engine.rendezvous import EngineRecord
+from volsurf.engine.session import Session, shared_lock, shared_sessions
+from volsurf.engine.wanted import base_currencies, check_wanted
+from volsurf.errors import EngineError
+
+_LOCK_SECONDS = 30.0
+_JOIN_SECONDS = 10.0
+
+
+def join(
+    venues: str | Sequence[str],
+    underlyings: Sequence[str],
+    *,
+    url: str | None,
+    name: str,
+    every: float,
+    idle_seconds: float | None,
+) -> Session:
+    """What `volsurf.live` does; its arguments are explained there."""
+    wanted_venues = (venues,) if isinstance(venues, str) else tuple(venues)
+    wanted = (underlyings,) if isinstance(underlyings, str) else tuple(underlyings)
+    check_wanted(wanted_venues, wanted)
+    rendezvous.check_name(name)
+    idle = shared.idle_seconds() if idle_seconds is None else float(idle_seconds)
+    with rendezvous.exclusive(name, _LOCK_SECONDS):
+        record = rendezvous.find(name)
+        if record is None:
+            record = shared.start(name, wanted_venues, wanted, url=url, every=every, idle=idle)
+        elif record.venues != wanted_venues or record.url != url or not set(wanted) <= set(record.underlyings):
+            raise EngineError(_follows_something_else(name, record))
+        return _session(name, record, base_currencies(wanted))
+
+
+def _session(name: str, record: EngineRecord, underlyings: tuple[str, ...]) -> Session:
+    with shared_lock:
+        known = shared_sessions.get(name)
+    if known is not None and not known.stopped and (known.url, known.underlyings) == (record.stream_url, underlyings):
+        return known
+    if known is not None:
+        known.stop()
+    session = Session(record.stream_url, underlyings=underlyings, engine_name=name)
+    # Joined while nobody may end the engine: one that was about to leave now sees a client.
+    deadline = time.monotonic() + _JOIN_SECONDS
+    while not session.connected:
+        if time.monotonic() > deadline:
+            why = session.status
+            session.stop()
+            raise EngineError(f"engine {name!r} does not answer: {why}")
+        time.sleep(0.01)
+    with shared_lock:
+        shared_sessions[name] = session
+    return session
+
+
+def _follows_something_else(name: str, record: EngineRecord) -> str:
+    where = f" at {record.url}" if record.url else ""
+    return (
+        f"engine {name!r} follows {', '.join(record.underlyings)} of {', '.join(record.venues)}{where}: give this one another "
+        f"name=, or end that one: vs.attach({record.stream_url!r}) sees it, its session's stop(engine=True) ends it"
+    )

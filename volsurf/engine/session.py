@@ -1,0 +1,300 @@
+"""The live handle a notebook holds: the newest frame of an engine, followed from a background thread.
+
+    session = vs.live("deribit", underlyings=["BTC"])     # or vs.attach("ws://host:8765")
+    session.surface("BTC").vol(k=0.0, years=30 / 365)
+    session.widget()
+
+A session holds no exchange connection and does no fitting, so a busy kernel harms only its own picture.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from volsurf.engine.client import StreamClient, stream_url
+from volsurf.engine.loop_thread import LoopThread
+from volsurf.errors import InputError, NotReadyError
+
+if TYPE_CHECKING:
+    from volsurf.engine.frame import Frame
+    from volsurf.surface.surface import Surface
+    from volsurf.widgets import Dashboard
+
+_log = logging.getLogger("volsurf.session")
+
+shared_sessions: dict[str, Session] = {}
+"""Sessions of this process on shared engines, by the engine's name."""
+shared_lock = threading.Lock()
+STALE_SECONDS = 3.0
+"""Age of the newest frame from which `status` speaks of it."""
+
+
+class Session:
+    """Follows one engine. Every method may be called from any thread; `stop()` or leaving a `with` block ends it."""
+
+    def __init__(self, url: str, *, underlyings: Sequence[str] = (), engine_name: str | None = None) -> None:
+        self.underlyings = tuple(underlyings)
+        """What is wanted; empty for everything the engine has."""
+        self.engine_name = engine_name
+        """Of a shared engine, or None."""
+        self._condition = threading.Condition()
+        self._frame: Frame | None = None
+        self._arrived = 0.0
+        self._subscribers: dict[object, Callable[[Frame], None]] = {}
+        self._stopped = False
+        self.callback_failures = 0
+        """Exceptions that callbacks of `on_frame` raised; each was logged."""
+        self._client = StreamClient(url, _weakly(self), want=self.underlyings)
+        self.url = self._client.url
+        """Address of the engine's stream."""
+        self._loop = LoopThread.shared()
+        self._ended = threading.Event()
+        self._task: concurrent.futures.Future[None] = self._loop.submit(_follow(self._client, self._ended))
+        # A session that nobody holds any more, because a cell was run again, leaves the engine too.
+        weakref.finalize(self, self._task.cancel)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        what = self.status or f"frame {self.frame.number}, {self.age:.1f} s old"
+        return f"Session({self.url}, {what})"
+
+    def _repr_html_(self) -> str:
+        from volsurf.engine.session_html import session_html
+
+        return session_html(self)
+
+    @property
+    def stopped(self) -> bool:
+        """It will not go on."""
+        return self._stopped
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the engine now."""
+        return self._client.connected and not self._stopped
+
+    @property
+    def status(self) -> str:
+        """What is being waited for, in words; "" while frames come."""
+        if self._stopped:
+            return "this session was stopped"
+        if self._task.done():
+            return "this session's task has ended unexpectedly: attach again"
+        if self._client.status:
+            return self._last_words() or self._client.status
+        if (frame := self._frame) is None:
+            return "waiting for the first frame"
+        if self.age > STALE_SECONDS:
+            return f"no frame for {self.age:.0f} s: the engine is suspended or overloaded"
+        if frame.surfaces:
+            return ""
+        feeds = [f"{status.name}: {status.sentence}" for status in frame.health.values()]
+        return "; ".join(["waiting for the first surface", *feeds, *(problem.sentence for problem in frame.problems)])
+
+    @property
+    def frame(self) -> Frame:
+        """The newest frame; `NotReadyError`, saying what is waited for, before there is one with a surface.
+
+        After a lost connection it is the last frame that came: `age` tells how old it is, `status` what happened.
+        """
+        frame = self._frame
+        if frame is None or not frame.surfaces:
+            raise NotReadyError(self.status)
+        return frame
+
+    @property
+    def age(self) -> float:
+        """Seconds since the newest frame arrived; infinite before the first."""
+        return float("inf") if self._frame is None else time.monotonic() - self._arrived
+
+    @property
+    def health(self) -> dict[str, Any]:
+        """Connection, age, feeds, problems and counts."""
+        frame = self._frame
+        return {
+            "connected": self.connected,
+            "status": self.status,
+            "age_seconds": self.age,
+            "frame": frame and frame.number,
+            "feeds": dict(frame.health) if frame else {},
+            "problems": frame.problems if frame else (),
+            "callback_failures": self.callback_failures,
+            "last_error": self._client.last_error,
+            **self._client.counters,
+        }
+
+    def surface(self, underlying: str) -> Surface:
+        """The newest surface of an underlying; `NotReadyError` where there is none (yet)."""
+        frame = self.frame
+        try:
+            return frame.surfaces[underlying]
+        except KeyError:
+            have = ", ".join(frame.surfaces)
+            why = "it is listed but not fitted yet" if underlying in frame.listed else "it is not listed there"
+            raise NotReadyError(f"no surface of {underlying!r} ({why}); there are: {have}") from None
+
+    def wait(self, timeout: float | None = 120.0) -> Frame:
+        """The newest frame, as soon as it has a surface of every underlying wanted; `NotReadyError` after `timeout` seconds.
+
+        The first engine on a machine compiles its kernels, which takes about a minute.
+        """
+        self._not_on_loop("wait")
+
+        def ready() -> bool:
+            have = self._frame.surfaces if self._frame is not None else {}
+            return self._stopped or (bool(have) and all(name in have for name in self.underlyings))
+
+        with self._condition:
+            if not self._condition.wait_for(ready, timeout) or self._stopped:
+                missing = [name for name in self.underlyings if self._frame is None or name not in self._frame.surfaces]
+                what = self.status or f"waiting for {', '.join(missing)}"
+                raise NotReadyError(what if self._stopped else f"not ready after {timeout:g} s: {what}")
+        return self.frame
+
+    def frames(self) -> Iterator[Frame]:
+        """Every new frame from now on, the newest where several came meanwhile; ends with the session."""
+        self._not_on_loop("frames")
+        last: Frame | None = None
+        while True:
+            with self._condition:
+                while not self._stopped and (self._frame is None or self._frame is last):
+                    self._condition.wait()
+                if self._stopped:
+                    return
+                last = self._frame
+            if last is not None and last.surfaces:
+                yield last
+
+    def on_frame(self, fn: Callable[[Frame], None]) -> Callable[[], None]:
+        """Call `fn` with every new frame that has a surface, in the background thread; returns what ends it.
+
+        `fn` must be quick: while it runs no frame is taken. What it raises is logged and counted, and it is called again.
+        """
+        key = object()
+        with self._condition:
+            self._subscribers[key] = fn
+
+        def unsubscribe() -> None:
+            self._subscribers.pop(key, None)
+
+        return unsubscribe
+
+    def widget(self, **settings: Any) -> Dashboard:
+        """Live panels: status, surface and smiles; the settings are those of `volsurf.widgets.Dashboard`."""
+        from volsurf.widgets import Dashboard
+
+        return Dashboard(self, **settings)
+
+    def stop(self, *, engine: bool = False) -> None:
+        """Leave the engine; a shared one ends by itself when its last client has left, or now, for everybody, with `engine`."""
+        if engine and self.engine_name is None:
+            raise InputError("this session did not start its engine; end it where it was started")
+        with self._condition:
+            self._stopped = True
+            self._subscribers.clear()
+            self._condition.notify_all()
+        with shared_lock:
+            if self.engine_name is not None and shared_sessions.get(self.engine_name) is self:
+                del shared_sessions[self.engine_name]
+        self._task.cancel()
+        if not self._loop.is_current:
+            # The connection is closed when this returns, so the engine knows that the client is gone.
+            self._ended.wait(3.0)
+        if engine and self.engine_name is not None:
+            from volsurf.engine.shared import end
+
+            end(self.engine_name)
+
+    def _last_words(self) -> str:
+        if self.engine_name is None or self._client.connected:
+            return ""
+        from volsurf.engine.shared import last_words
+
+        return last_words(self.engine_name)
+
+    def _take(self, frame: Frame) -> None:
+        with self._condition:
+            self._frame = frame
+            self._arrived = time.monotonic()
+            subscribers = list(self._subscribers.values()) if frame.surfaces else []
+            self._condition.notify_all()
+        for fn in subscribers:
+            try:
+                fn(frame)
+            except Exception:
+                self.callback_failures += 1
+                if self.callback_failures <= 10 or self.callback_failures % 1000 == 0:
+                    _log.exception("a callback of %r failed (%d times so far)", self, self.callback_failures)
+
+    def _not_on_loop(self, what: str) -> None:
+        if self._loop.is_current:
+            raise RuntimeError(
+                f"{what}() blocks, and this is the thread that brings the frames: use the frame you were given"
+            )
+
+
+async def _follow(client: StreamClient, ended: threading.Event) -> None:
+    try:
+        await client.run()
+    finally:
+        ended.set()
+
+
+def _weakly(session: Session) -> Callable[[Frame], None]:
+    # The client lives on the loop; were it to hold the session, a session that a cell's re-run forgets would go on for ever.
+    reference = weakref.ref(session)
+
+    def take(frame: Frame) -> None:
+        if (alive := reference()) is not None:
+            alive._take(frame)
+
+    return take
+
+
+def attach(url: str, *, underlyings: Sequence[str] = ()) -> Session:
+    """Join a running engine by the address of its stream; returns at once, `wait()` waits for the first frame.
+
+    Args:
+        url: `"ws://127.0.0.1:8765"`, `"host:8765"` or only the port.
+        underlyings: only these; all if none is named.
+    """
+    return Session(stream_url(str(url)), underlyings=underlyings)
+
+
+def live(
+    venues: str | Sequence[str] = "deribit",
+    underlyings: Sequence[str] = ("BTC", "ETH"),
+    *,
+    url: str | None = None,
+    name: str = "default",
+    every: float = 0.1,
+    idle_seconds: float | None = None,
+) -> Session:
+    """Start the shared engine of a name, or join it where it runs already; running the cell again gives the same session.
+
+    Args:
+        venues: where quotes come from.
+        underlyings: e.g. `["BTC", "ETH", "SOL_USDC"]`.
+        url: address of the exchange instead of the public one, e.g. of `volsurf sim`.
+        name: engines of different names run side by side.
+        every: seconds between frames.
+        idle_seconds: how long the engine stays after its last client has left (30, or `$VOLSURF_ENGINE_IDLE_SECONDS`).
+
+    Raises:
+        InputError: an unknown venue, no underlying.
+        EngineError: it could not be started, or the engine of this name follows something else.
+    """
+    from volsurf.engine.joining import join
+
+    return join(venues, underlyings, url=url, name=name, every=every, idle_seconds=idle_seconds)

@@ -1,0 +1,194 @@
+"""What Deribit pushes unasked, channel by channel."""
+
+from __future__ import annotations
+
+import msgspec
+
+from volsurf.feeds import _deribit_messages as wire
+from volsurf.feeds._deribit_books import BadLevel, BookGap, Books
+from volsurf.feeds._deribit_catalogue import ENDED, PAUSED, Key
+from volsurf.feeds._deribit_link import Link
+from volsurf.feeds.protocol import Health, TradeEvent
+
+
+class Notifications:
+    """Takes what comes in on subscriptions.
+
+    Attributes:
+        announced: listing → names that `instrument.state` announced and no listing has shown yet.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.announced: dict[Key, set[str]] = {}
+        self._books = Books()
+        self._locked: set[str] = set()
+        self._paused: set[int] = set()
+        self._maintenance = False
+
+    def clear(self) -> None:
+        """Forget what belonged to the old socket."""
+        self._books.clear()
+        self.announced.clear()
+        self._locked.clear()
+        self._paused.clear()
+        self._maintenance = False
+        self.update_halted()
+
+    @property
+    def in_maintenance(self) -> bool:
+        """The platform, or an index followed here, is locked: silence is expected."""
+        return self._maintenance or bool(self._locked)
+
+    def update_halted(self) -> None:
+        """Tell the values whose prices are no quotes, after a state or the instruments changed."""
+        values, catalogue = self._link.values, self._link.catalogue
+        if not (self._paused or self._locked or self._maintenance or values.halted):
+            return
+        halted = set(self._paused)
+        if self._maintenance or self._locked:
+            rows = catalogue.rows.values()
+            halted.update(row for row in rows if self._maintenance or catalogue.index_of(row) in self._locked)
+        newly = halted - values.halted
+        values.halted = halted
+        values.clear(newly, self._link.watch.now)
+
+    def take(self, notification: wire.Notification, now: int) -> None:
+        """Take one notification; lets decoding errors out."""
+        channel, data = notification.channel, notification.data
+        kind, _, _ = channel.partition(".")
+        if channel in ("platform_state", "platform_state.public_methods_state"):
+            self._platform(wire.decode_platform_state(data))
+        elif channel.startswith("instrument.state."):
+            self._state(wire.decode_state_change(data))
+        elif kind == "ticker":
+            self._ticker(wire.decode_ticker(data), now)
+        elif kind == "book":
+            self._book(channel, wire.decode_book(data), data)
+        elif kind == "trades":
+            self._trades(data)
+        elif kind == "deribit_price_index":
+            self._index(wire.decode_index_price(data), now)
+        elif kind == "markprice":
+            self._marks(data, now)
+        else:
+            # One name for all: what a stranger sends must not become names of counters.
+            self._link.counters["channel_unknown"] += 1
+            return
+        self._link.counters[kind] += 1
+
+    def _ticker(self, ticker: wire.Ticker, now: int) -> None:
+        row = self._link.catalogue.rows.get(ticker.instrument_name)
+        if row is None:
+            self._link.counters["ticker_unknown"] += 1
+            return
+        self._link.values.tickers[row] = ticker
+        self._link.values.received[row] = now
+
+    def _index(self, price: wire.IndexPrice, now: int) -> None:
+        row = self._link.catalogue.index_rows.get(price.index_name)
+        if row is None or not price.price > 0:
+            self._link.counters["index_unusable"] += 1
+            return
+        self._link.venue_time_ns = wire.nanoseconds(price.timestamp) or self._link.venue_time_ns
+        self._link.values.set_index(row, price, now)
+        self._link.watch.heard_index(price.index_name)
+
+    def _marks(self, data: msgspec.Raw, now: int) -> None:
+        rows = self._link.catalogue.rows
+        for raw in wire.decode_rows(data):
+            try:
+                mark = wire.decode_mark_price(raw)
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                self._link.watch.malformed(wire.malformed_cause(error), bytes(raw))
+                continue
+            row = rows.get(mark.instrument_name)
+            if row is not None:
+                self._link.values.set_mark(row, mark, now)
+
+    def _trades(self, data: msgspec.Raw) -> None:
+        link = self._link
+        for raw in wire.decode_rows(data):
+            try:
+                trade = wire.decode_trade(raw)
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                link.watch.malformed(wire.malformed_cause(error), bytes(raw))
+                continue
+            row = link.catalogue.rows.get(trade.instrument_name)
+            if row is None:
+                link.counters["trade_elsewhere"] += 1  # a combo, another market of the currency, another shard
+            elif not (trade.price > 0 and trade.amount > 0) or trade.direction not in ("buy", "sell"):
+                link.watch.malformed("trade", bytes(raw))
+            else:
+                is_buy, time_ns = trade.direction == "buy", wire.nanoseconds(trade.timestamp)
+                link.watch.emit(TradeEvent(row, trade.price, trade.amount, is_buy, time_ns, str(trade.trade_id)))
+
+    def _book(self, channel: str, book: wire.Book, data: msgspec.Raw) -> None:
+        link = self._link
+        row = link.catalogue.rows.get(book.instrument_name)
+        if row is None:
+            link.counters["book_unknown"] += 1
+            return
+        try:
+            event = self._books.take(row, book, in_dollars=link.in_dollars(row))
+        except BookGap as gap:
+            link.counters["book_gaps"] += 1
+            link.watch.report(Health.GAP, f"{book.instrument_name}: {gap}; subscribing anew")
+            link.channels.restart(channel, link.watch.elapsed)
+        except BadLevel:
+            link.watch.malformed("book", bytes(data))
+            link.channels.restart(channel, link.watch.elapsed)
+        else:
+            if event is None:
+                link.counters["book_awaiting_snapshot"] += 1
+            else:
+                link.watch.emit(event)
+
+    def _state(self, change: wire.StateChange) -> None:
+        link = self._link
+        name, state = change.instrument_name, change.state
+        row = link.catalogue.rows.get(name)
+        if state in ENDED:
+            if row is not None:
+                link.retire([row])
+                self._books.forget(row)
+                self._paused.discard(row)
+                self.update_halted()
+            for names in self.announced.values():
+                names.discard(name)
+        elif state in PAUSED:
+            if row is not None:
+                self._paused.add(row)
+                self.update_halted()
+                link.watch.report(Health.MAINTENANCE, f"{name} is {state}")
+        elif state == "open":
+            if row is not None:
+                self._paused.discard(row)
+                self.update_halted()
+            elif (key := link.catalogue.concerns(name)) is not None:
+                # The message has neither strike nor expiry, and a name does not say tick or settlement.
+                self.announced.setdefault(key, set()).add(name)
+        else:
+            link.counters["state_unknown"] += 1
+
+    def _platform(self, state: wire.PlatformState) -> None:
+        watch = self._link.watch
+        if state.price_index and state.locked is not None and state.price_index in self._link.catalogue.index_rows:
+            was_locked = state.price_index in self._locked
+            # "partial" locks some of a currency's instruments and does not say which.
+            if state.locked:
+                self._locked.add(state.price_index)
+            else:
+                self._locked.discard(state.price_index)
+            if bool(state.locked) != was_locked:
+                self._tell_maintenance(bool(state.locked), f"{state.price_index} is", "locked")
+        if state.maintenance is not None and state.maintenance != self._maintenance:
+            self._maintenance = state.maintenance
+            self._tell_maintenance(state.maintenance, "the platform is", "in maintenance")
+        if state.allow_unauthenticated_public_requests is False:
+            watch.report(Health.MAINTENANCE, "Deribit takes no anonymous requests for now")
+        self.update_halted()
+
+    def _tell_maintenance(self, begins: bool, subject: str, what: str) -> None:
+        kind = Health.MAINTENANCE if begins else Health.RECOVERED
+        self._link.watch.report(kind, f"{subject} {what}" if begins else f"{subject} no longer {what}")

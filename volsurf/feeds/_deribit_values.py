@@ -1,0 +1,203 @@
+"""The last values one connection heard, turned into columns once a tick.
+
+A ticker only replaces the one before it in a dict; what reaches numpy is one row per instrument however many came.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from operator import attrgetter
+
+import numpy as np
+import numpy.typing as npt
+
+from volsurf.feeds._deribit_messages import IndexPrice, MarkPrice, Ticker
+from volsurf.instruments import FloatArray, Kind, Settlement, Universe
+from volsurf.quotes import VALUES, Field, QuoteBatch
+
+_NUMBERS = (
+    "timestamp",
+    "best_bid_price",
+    "best_bid_amount",
+    "best_ask_price",
+    "best_ask_amount",
+    "mark_price",
+    "mark_iv",
+    "underlying_price",
+    "index_price",
+)
+_numbers = attrgetter(*_NUMBERS)
+_STAMPS = ("venue_time_ns", "receive_time_ns", "sequence")
+_LATEST_MS = 9_000_000_000_000.0
+
+
+class LastValues:
+    """Last ticker, mark and index price per instrument id since the last `take`.
+
+    Attributes:
+        tickers: id → last ticker. received: id → when it came, ns UTC. The hot path writes these two directly.
+        halted: ids whose venue state or whose index's lock makes every price they show not a quote.
+    """
+
+    def __init__(self, universe: Universe) -> None:
+        self._universe = universe
+        self.tickers: dict[int, Ticker] = {}
+        self.received: dict[int, int] = {}
+        self.halted: set[int] = set()
+        self._indexes: dict[int, tuple[IndexPrice, int]] = {}
+        self._marks: dict[int, tuple[MarkPrice, int]] = {}
+        self._mark_time: dict[int, float] = {}
+        self._cleared: dict[int, int] = {}
+        self._quoted = np.zeros(1024, np.bool_)  # by id: shows a price on some side
+
+    def set_index(self, row: int, price: IndexPrice, now: int) -> None:
+        """Last price of an index."""
+        self._indexes[row] = (price, now)
+
+    def set_mark(self, row: int, mark: MarkPrice, now: int) -> None:
+        """Mark of one option from the channel of the whole chain, unless a newer one is here: channels overtake each other."""
+        if mark.mark_price is None or mark.mark_price < 0:
+            return
+        ticker = self.tickers.get(row)
+        newest = max(self._mark_time.get(row, 0.0), ticker.timestamp if ticker is not None else 0.0)
+        if mark.timestamp >= newest:
+            self._marks[row] = (mark, now)
+
+    def clear(self, rows: list[int] | set[int], now: int) -> None:
+        """Both sides of these instruments are gone."""
+        for row in rows:
+            self.tickers.pop(row, None)
+            if row < len(self._quoted) and self._quoted[row]:
+                self._cleared[row] = now
+
+    def clear_all(self, now: int) -> None:
+        """The connection is gone: no price of it is live, and none that was not taken yet will be."""
+        self.tickers.clear()
+        self._indexes.clear()
+        self._marks.clear()
+        self._mark_time.clear()
+        self.halted.clear()
+        self._cleared = dict.fromkeys(np.flatnonzero(self._quoted).tolist(), now)
+
+    def take(self, now: int) -> QuoteBatch | None:
+        """One row per instrument heard of since the last call, or None."""
+        tickers, self.tickers = self.tickers, {}
+        cleared, self._cleared = self._cleared, {}
+        marks, self._marks = self._marks, {}
+        indexes, self._indexes = self._indexes, {}
+        parts = []
+        if tickers:
+            parts.append(self._ticker_rows(tickers))
+        cleared = {row: time_ns for row, time_ns in cleared.items() if row not in tickers}
+        if cleared:
+            self._quoted[list(cleared)] = False
+            parts.append(QuoteBatch(list(cleared), Field.QUOTE, receive_time_ns=list(cleared.values())))
+        # A ticker that overtook the mark has the newer one.
+        marks = {r: m for r, m in marks.items() if r not in tickers or m[0].timestamp >= tickers[r].timestamp}
+        if marks:
+            parts.append(self._mark_rows(marks))
+        if indexes:
+            parts.append(self._index_rows(indexes))
+        if not parts:
+            return None
+        batch = parts[0] if len(parts) == 1 else _concatenate(parts)
+        batch.time_ns = now
+        return batch
+
+    def _ticker_rows(self, tickers: dict[int, Ticker]) -> QuoteBatch:
+        rows = np.fromiter(tickers, np.int32, len(tickers))
+        time_ms, bid, bid_size, ask, ask_size, mark, mark_iv, forward, index = _table(tickers)
+        last = np.array([ticker.last_price for ticker in tickers.values()], np.float64)
+        kind = self._universe.kind[rows]
+        is_option = kind == Kind.OPTION
+        # Not open: the prices shown are those of the moment it closed or was halted.
+        shut = np.array([ticker.state != "open" for ticker in tickers.values()])
+        if self.halted:
+            shut |= np.isin(rows, np.fromiter(self.halted, np.int32, len(self.halted)))
+        # The amounts of inverse futures are dollars, those of options and linear contracts units of the underlying.
+        in_dollars = ~is_option & (self._universe.settlement[rows] == Settlement.INVERSE)
+        bid, bid_size = _side(bid, bid_size, shut, in_dollars)
+        ask, ask_size = _side(ask, ask_size, shut, in_dollars)
+        if len(self._quoted) < len(self._universe):
+            self._quoted = np.concatenate((self._quoted, np.zeros(len(self._universe), np.bool_)))
+        self._quoted[rows] = ~(np.isnan(bid) & np.isnan(ask))
+        fields = np.full(len(rows), Field.QUOTE, np.uint16)
+        fields[mark >= 0] |= np.uint16(Field.MARK)
+        fields[last > 0] |= np.uint16(Field.LAST)
+        fields[is_option & (forward > 0)] |= np.uint16(Field.FORWARD)
+        fields[index > 0] |= np.uint16(Field.INDEX)
+        if self._mark_time:
+            self._mark_time.update(zip(rows.tolist(), time_ms.tolist(), strict=True))
+        received = self.received
+        return QuoteBatch(
+            rows,
+            fields,
+            bid=bid,
+            ask=ask,
+            bid_size=bid_size,
+            ask_size=ask_size,
+            last=last,
+            mark=mark,
+            mark_vol=np.where(is_option & (mark_iv > 0), mark_iv / 100.0, np.nan),
+            forward=np.where(is_option, forward, np.nan),
+            index=index,
+            venue_time_ns=_nanoseconds(time_ms),
+            receive_time_ns=[received[row] for row in tickers],
+        )
+
+    def _mark_rows(self, marks: dict[int, tuple[MarkPrice, int]]) -> QuoteBatch:
+        values = np.array([(m.timestamp, m.mark_price, m.iv) for m, _ in marks.values()], np.float64).T
+        time_ms, mark, vol = values
+        self._mark_time.update(zip(marks, time_ms.tolist(), strict=True))
+        return QuoteBatch(
+            list(marks),
+            Field.MARK,
+            mark=mark,
+            mark_vol=np.where(vol > 0, vol, np.nan),
+            venue_time_ns=_nanoseconds(time_ms),
+            receive_time_ns=[now for _, now in marks.values()],
+        )
+
+    def _index_rows(self, indexes: dict[int, tuple[IndexPrice, int]]) -> QuoteBatch:
+        return QuoteBatch(
+            list(indexes),
+            Field.INDEX,
+            index=[price.price for price, _ in indexes.values()],
+            venue_time_ns=_nanoseconds(np.array([price.timestamp for price, _ in indexes.values()], np.float64)),
+            receive_time_ns=[now for _, now in indexes.values()],
+        )
+
+
+def _table(tickers: dict[int, Ticker]) -> FloatArray:
+    """The numbers of some tickers, shape (len(_NUMBERS), n); NaN where there is none."""
+    numbers = map(_numbers, tickers.values())
+    try:
+        flat = np.fromiter(chain.from_iterable(numbers), np.float64, len(_NUMBERS) * len(tickers))
+    except TypeError:  # an explicit null somewhere: rare, and half as fast
+        return np.array([_numbers(ticker) for ticker in tickers.values()], np.float64).T
+    return flat.reshape(-1, len(_NUMBERS)).T
+
+
+def _side(
+    price: FloatArray, size: FloatArray, shut: npt.NDArray[np.bool_], in_dollars: npt.NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray]:
+    # "No quote" arrives as price 0.0 with amount 0.0, as null, or as a missing key. A missing amount alone hides no price.
+    absent = shut | ~(price > 0) | (size <= 0)
+    with np.errstate(over="ignore"):
+        size = np.where(in_dollars, size / np.where(absent, np.nan, price), size)
+    return np.where(absent, np.nan, price), np.where(absent | np.isinf(size), np.nan, size)
+
+
+def _nanoseconds(milliseconds: FloatArray) -> npt.NDArray[np.int64]:
+    possible = (milliseconds > 0) & (milliseconds < _LATEST_MS)
+    # Through integers: a double holds the milliseconds exactly and the nanoseconds not.
+    return np.where(possible, milliseconds, 0.0).astype(np.int64) * 1_000_000
+
+
+def _concatenate(parts: list[QuoteBatch]) -> QuoteBatch:
+    columns: dict[str, npt.NDArray[np.generic]] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in (*VALUES, *_STAMPS)
+    }
+    ids = np.concatenate([part.instrument_id for part in parts])
+    fields = np.concatenate([part.fields for part in parts])
+    return QuoteBatch(ids, fields, feed=0, number=0, time_ns=0, **columns)
