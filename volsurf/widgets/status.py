@@ -1,0 +1,64 @@
+"""One line above the panels: whether what they show can be believed, and which underlying they show."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from volsurf.widgets._esm import panel_module
+from volsurf.widgets._payload import encode, frame_facts
+from volsurf.widgets.live import LiveView, shown_underlying
+
+if TYPE_CHECKING:
+    from volsurf.engine.frame import Frame
+
+_RATE_WINDOW_NS = 3_000_000_000
+
+
+class StatusPanel(LiveView):
+    """Feed state, frame rate and age, messages a second, expiries fitted and certified, and a choice of underlying.
+
+    StatusPanel(session)
+    """
+
+    _esm = panel_module("status")
+    every = 0.15  # every second frame of ten a second, with room for jitter
+
+    def __init__(self, source: object, **settings: object) -> None:
+        self._counts: deque[tuple[int, int]] = deque()
+        super().__init__(source, **settings)  # type: ignore[arg-type]
+
+    def content(self, frame: Frame) -> object:
+        """Always something new: the rates."""
+        return None
+
+    def encode(self, frame: Frame) -> bytes:
+        """Facts only, no columns."""
+        underlying = shown_underlying(frame, self.underlying)
+        surface = frame.surfaces.get(underlying)
+        fits = [smile.fit for smile in surface.smiles if smile.fit is not None] if surface else []
+        listed = len(frame.listed.get(underlying, ())) or (len(surface.smiles) if surface else 0)
+        facts = {
+            "kind": "status",
+            "feed": ", ".join(f"{status.name} {status.state}" for status in frame.health.values()),
+            "messages_per_second": self._rate(frame),
+            "listed": listed,
+            "fitted": len(fits),
+            "certified": sum(fit.is_certified for fit in fits),
+            "frame_ms": frame.timings.get("total"),
+            "problems": [problem.sentence[:120] for problem in frame.problems[:3]],
+        }
+        return encode(frame_facts(frame, underlying) | facts, [])
+
+    def _rate(self, frame: Frame) -> float | None:
+        """Messages a second over the last three; None until there are two readings."""
+        now = (frame.time_ns, sum(status.messages for status in frame.health.values()))
+        counts = self._counts
+        # A feed that started again counts from zero, and a clock may be set back: both begin a new window.
+        if counts and (now[0] <= counts[-1][0] or now[1] < counts[-1][1]):
+            counts.clear()
+        counts.append(now)
+        while len(counts) > 2 and counts[-1][0] - counts[0][0] > _RATE_WINDOW_NS:
+            counts.popleft()
+        (first_ns, first), (last_ns, last) = counts[0], counts[-1]
+        return (last - first) / ((last_ns - first_ns) / 1e9) if last_ns > first_ns else None
