@@ -51,8 +51,13 @@ def test_a_failure_is_one_line_without_a_traceback() -> None:
 
 @contextmanager
 def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A demo that is running; killed if the test fails."""
-    with subprocess.Popen([*DEMO, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    """A demo that is running; killed if the test fails. All of it is on this machine: a proxy, here a dead one, is not asked."""
+    behind = (
+        os.environ | dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9") | {"no_proxy": ""}
+    )
+    with subprocess.Popen(
+        [*DEMO, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=behind
+    ) as process:
         try:
             yield process
         finally:

@@ -61,6 +61,66 @@ def test_unknown_group_is_named() -> None:
         ensure_compiled("nonesuch")
 
 
+TARGET = "from volsurf import _jit; print(_jit._marker_name('volsurf.errors'))"
+
+
+@pytest.mark.parametrize("variable", ["NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"])
+def test_another_processor_is_another_cache(variable: str) -> None:
+    """A marker that another processor or Python left must not promise its machine code: it would compile with no bar."""
+
+    def marker(environment: dict[str, str]) -> str:
+        command = [sys.executable, "-c", TARGET]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+
+    assert marker(dict(os.environ)) == marker(dict(os.environ)) != marker(os.environ | {variable: "generic"})
+
+
+def test_another_python_is_another_cache() -> None:
+    from volsurf import _jit
+
+    assert sys.implementation.cache_tag in _jit._target()
+
+
+def test_full_cache_is_read_where_it_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from volsurf import _jit
+
+    def refuse(**_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setenv("VOLSURF_CACHE_DIR", str(tmp_path))
+    (tmp_path / _jit._marker_name("volsurf.errors")).touch()
+    monkeypatch.setattr(_jit.tempfile, "TemporaryFile", refuse)
+    _jit._place.cache_clear()
+    try:
+        assert _jit._place("volsurf.errors") == tmp_path
+        assert _jit._place("volsurf.instruments") != tmp_path
+    finally:
+        _jit._place.cache_clear()
+
+
+def test_processes_that_start_at_once_compile_once(tmp_path: Path) -> None:
+    (tmp_path / "probe_kernel.py").write_text(MODULE.format(helper="probe_helper", group="probe"))
+    (tmp_path / "probe_helper.py").write_text(HELPER.format(factor=2))
+    environment = os.environ | {"VOLSURF_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    ends = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(out.strip() for out, _ in ends) == ["2.0 0", "2.0 1"]
+    assert sum("compiling 1" in err for _, err in ends) == 1
+
+
+def test_workers_compile_no_entry_points_for_python() -> None:
+    code = "from volsurf.svi._varpro import clamp; print(clamp.targetoptions['no_cpython_wrapper'])"
+    for worker, lean in (("1", "True"), ("", "False")):
+        environment = os.environ | {"VOLSURF_KERNEL_WORKER": worker}
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert out.stdout.strip() == lean
+
+
 def test_unwritable_cache_falls_back(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -65,7 +65,7 @@ def test_binary_layout_is_as_documented() -> None:
 @given(batches(), st.integers(0, 40), st.binary(min_size=1, max_size=4))
 def test_damaged_bytes_are_an_input_error(batch: QuoteBatch, at: int, junk: bytes) -> None:
     data = bytearray(batch.to_bytes())
-    for damaged in (data[:at], bytes(data) + junk, junk + data):
+    for damaged in (data[: min(at, len(data) - 1)], bytes(data) + junk, junk + data):
         with pytest.raises(InputError):
             QuoteBatch.from_bytes(bytes(damaged))
 

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import os
 import re
 import subprocess
@@ -21,11 +22,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeVar, cast
+from typing import IO, ClassVar, TypeVar, cast
 
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
@@ -51,6 +53,7 @@ class _Declared:
 _declared: dict[str, list[_Declared]] = {}
 _ready: set[str] = set()
 _lock = threading.RLock()
+_IS_WORKER = os.environ.get("VOLSURF_KERNEL_WORKER") == "1"
 
 
 def cache_directory() -> Path:
@@ -59,6 +62,25 @@ def cache_directory() -> Path:
         return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "volsurf" / "kernels"
+
+
+@functools.cache
+def _place(module: str) -> Path:
+    """Where a module's kernels are kept: the cache directory if it holds them already or can be written to, else a temporary one.
+
+    An image may carry a full cache that its user cannot write to.
+    """
+    directory = cache_directory()
+    if (directory / _marker_name(module)).exists():
+        return directory
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
+    except OSError:
+        directory = Path(tempfile.gettempdir()) / f"volsurf-kernels-{os.getuid()}"
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
 
 
 @functools.cache
@@ -81,15 +103,22 @@ def source_digest(module: str) -> str:
         seen[name] = text
         todo.extend(_IMPORT.findall(text))
     parts = [f"{name}\0{seen[name]}" for name in sorted(seen)]
-    # The tuned code differs between processors and numba versions; numba checks the processor itself, we name both.
-    parts.append(f"{numba.__version__} {os.environ.get('NUMBA_CPU_NAME', '')}")
+    parts.append(_target())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _target() -> str:
+    """What numba itself keys machine code on. Without it a marker would promise code that another Python or processor made."""
+    processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+    features = os.environ.get("NUMBA_CPU_FEATURES") or llvm.get_host_cpu_features().flatten()
+    return f"{numba.__version__} {sys.implementation.cache_tag} {processor} {features}"
 
 
 class _Locator(_CacheLocator):
     def __init__(self, py_func: Callable[..., object], py_file: str) -> None:
         self._module = py_func.__module__ if py_func.__module__ != "__main__" else Path(py_file).stem
-        self._path = cache_directory()
+        self._path = _place(self._module)
 
     def get_cache_path(self) -> str:
         return str(self._path)
@@ -103,13 +132,7 @@ class _Locator(_CacheLocator):
 
     @classmethod
     def from_function(cls, py_func: Callable[..., object], py_file: str) -> _Locator:
-        self = cls(py_func, py_file)
-        try:
-            self.ensure_cache_path()
-        except OSError:
-            self._path = Path(tempfile.gettempdir()) / f"volsurf-kernels-{os.getuid()}"
-            self.ensure_cache_path()
-        return self
+        return cls(py_func, py_file)
 
 
 class _CacheImpl(CompileResultCacheImpl):
@@ -144,8 +167,16 @@ def helper(*, inline: bool = False, fastmath: bool | set[str] = False) -> Callab
     """Declare a function that only kernels call; it is compiled into them."""
 
     def declare(function: F) -> F:
-        inlining = "always" if inline else "never"
-        return cast("F", numba.njit(nogil=True, error_model="numpy", fastmath=fastmath, inline=inlining)(function))
+        dispatcher = numba.njit(
+            nogil=True,
+            error_model="numpy",
+            fastmath=fastmath,
+            inline="always" if inline else "never",
+            # An entry point for Python is a fifth of the work of compiling; where nobody but kernels calls, it is left out.
+            no_cpython_wrapper=_IS_WORKER,
+            no_cfunc_wrapper=_IS_WORKER,
+        )
+        return cast("F", dispatcher(function))
 
     return declare
 
@@ -166,15 +197,49 @@ def ensure_compiled(*groups: str) -> None:
                 raise KeyError(f"no kernel group {group!r}; there are {sorted(KERNEL_MODULES)}")
             for module in KERNEL_MODULES[group]:
                 importlib.import_module(module)
-        missing = [m for g in wanted for m in KERNEL_MODULES[g] if not _marker(m).exists()]
-        if missing and os.environ.get("VOLSURF_KERNEL_WORKER") != "1":
-            _compile_in_parallel([d for g in wanted for d in _declared.get(g, []) if d.module in missing])
-            for module in missing:
-                _marker(module).touch()
-        for group in wanted:
-            for declared in _declared.get(group, []):
-                _compile(declared)
-            _ready.add(group)
+        modules = [m for g in wanted for m in KERNEL_MODULES[g]]
+        if _missing(modules) and not _IS_WORKER:
+            with _alone(_place(modules[0])):
+                # Another process may have compiled them while this one waited for it.
+                if missing := _missing(modules):
+                    _compile_in_parallel([d for g in wanted for d in _declared.get(g, []) if d.module in missing])
+                    _load(wanted)
+                    for module in missing:
+                        _marker(module).touch()
+        _load(wanted)
+        _ready.update(wanted)
+
+
+def _missing(modules: list[str]) -> list[str]:
+    return [m for m in modules if not _marker(m).exists()]
+
+
+def _load(groups: Iterable[str]) -> None:
+    """Load the kernels from the disk cache, compiling here what it turns out not to hold."""
+    for group in groups:
+        for declared in _declared.get(group, []):
+            _compile(declared)
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the cache directory's lock, so that of processes that start at once one compiles and the others wait for it.
+
+    The system releases it with the process. Where there are no locks both compile: slower, but files are replaced whole.
+    """
+    with ExitStack() as stack:
+        try:
+            import fcntl  # not on Windows
+
+            lock = stack.enter_context((directory / "compiling.lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("volsurf: waiting for another process that is compiling the numerical kernels …", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass
+        yield
 
 
 def is_compiled(*groups: str) -> bool:
@@ -184,13 +249,11 @@ def is_compiled(*groups: str) -> bool:
 
 def _marker(module: str) -> Path:
     """An empty file that says: all kernels of this state of the module are in the cache."""
-    directory = cache_directory()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        directory = Path(tempfile.gettempdir()) / f"volsurf-kernels-{os.getuid()}"
-        directory.mkdir(parents=True, exist_ok=True)
-    return directory / f"{module}-{source_digest(module)}.compiled"
+    return _place(module) / _marker_name(module)
+
+
+def _marker_name(module: str) -> str:
+    return f"{module}-{source_digest(module)}.compiled"
 
 
 def _compile(declared: _Declared) -> None:
@@ -204,30 +267,21 @@ def _compile_in_parallel(todo: list[_Declared]) -> None:
     # The longest sources first, so that the last core does not start a long one when the others are done.
     queue = iter(sorted(todo, key=_cost, reverse=True))
     queue_lock = threading.Lock()
-    failures: list[str] = []
     with _progress(len(todo)) as advance:
 
         def drive() -> None:
-            environment = os.environ | {"VOLSURF_KERNEL_WORKER": "1"}
-            command = [sys.executable, "-m", "volsurf._jit"]
-            with subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-            ) as process:
-                assert process.stdin is not None
-                assert process.stdout is not None
+            # Whatever ends a worker early, the caller compiles what it leaves, and shows the real error where it can be caught.
+            with suppress(OSError), _worker() as (orders, answers):
                 while True:
                     with queue_lock:
                         item = next(queue, None)
                     if item is None:
                         break
-                    process.stdin.write(f"{item.module}\t{item.name}\t{item.signature}\n")
-                    process.stdin.flush()
-                    if process.stdout.readline().strip() != "done":
-                        # The parent compiles it again and shows the real error where it can be caught.
-                        failures.append(item.name)
+                    orders.write(f"{item.module}\t{item.name}\t{item.signature}\n")
+                    orders.flush()
+                    if answers.readline().strip() != "done":
                         break
-                    advance(item.name)
-                process.stdin.close()
+                    advance()
 
         threads = [threading.Thread(target=drive, name=f"kernel-compiler-{i}") for i in range(workers)]
         for thread in threads:
@@ -236,24 +290,46 @@ def _compile_in_parallel(todo: list[_Declared]) -> None:
             thread.join()
 
 
+@contextmanager
+def _worker() -> Iterator[tuple[IO[str], IO[str]]]:
+    environment = os.environ | {"VOLSURF_KERNEL_WORKER": "1"}
+    command = [sys.executable, "-m", "volsurf._jit"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield process.stdin, process.stdout
+
+
 def _cost(declared: _Declared) -> int:
     function = getattr(importlib.import_module(declared.module), declared.name)
     return len(function.py_func.__code__.co_code) * (1 + len(function.py_func.__code__.co_names))
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
+def _progress(total: int) -> Iterator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    what = "compiling numerical kernels (first use on this machine"
+    if console.is_jupyter:
+        # A cell's standard error goes back to the start of the line, but draws no bar.
+        done = itertools.count(1)
+        print(f"volsurf: {what}, under a minute) … 0/{total}", end="", file=sys.stderr, flush=True)
+        yield lambda: print(
+            f"\rvolsurf: {what}, under a minute) … {next(done)}/{total}", end="", file=sys.stderr, flush=True
+        )
+        print(file=sys.stderr)
+        return
     if not console.is_terminal:
         # A bar redrawn into a log file is noise: say it once.
-        print("volsurf: compiling numerical kernels (first use on this machine, under a minute) …", file=sys.stderr)
+        print(f"volsurf: {what}, under a minute) …", file=sys.stderr)
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("compiling numerical kernels (first use on this machine)", total=total)
-        yield lambda name: progress.advance(task)
+        task = progress.add_task(f"{what})", total=total)
+        yield lambda: progress.advance(task)
 
 
 def _serve(lines: Iterable[str]) -> None:

@@ -11,8 +11,8 @@ from volsurf.cli import bench_svi
 from volsurf.cli._svi_slices import simulated_slices
 
 KEYS = (
-    "slices cold_us certified_us warm_us warm_frame_ms warm_frame_p95_ms certificate_us scipy_us quantlib_us scipy_ratio "
-    "quantlib_ratio machine"
+    "slices cold_us certified_us warm_us warm_frame_ms warm_frame_p95_ms certificate_us certificate_verdict_us scipy_us "
+    "quantlib_us scipy_ratio quantlib_ratio machine"
 )
 
 

@@ -30,7 +30,8 @@ def engine() -> Iterator[MarketEngine]:
 
 @pytest.fixture(scope="module")
 def lab(engine: MarketEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a JupyterLab whose only notebook shows the panels, then blocks the kernel, then computes in it."""
+    """Address of a JupyterLab whose only notebook shows the panels, then blocks the kernel, then computes in it, and shows them
+    once more."""
     home = tmp_path_factory.mktemp("lab")
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     notebook.cells = [
@@ -41,6 +42,7 @@ def lab(engine: MarketEngine, tmp_path_factory: pytest.TempPathFactory) -> Itera
         nbformat.v4.new_code_cell(
             "end = time.time() + 6\nwhile time.time() < end:\n    sum(range(1000))\nprint('computed')"
         ),
+        nbformat.v4.new_code_cell("session.widget(underlying='ETH', height='300px')"),
     ]
     (home / "work").mkdir()
     nbformat.write(notebook, home / "work" / "page.ipynb")
@@ -154,5 +156,29 @@ def test_running_the_cell_again_replaces_the_panels(lab: str, visit: Open) -> No
         page.wait_drawn()
         page.page.wait_for_timeout(700)
     assert page.page.locator(".vs-surface").count() == 1
+    assert page.rate(3.0) >= 8.0
+    page.check()
+
+
+def test_two_widgets_of_one_session_and_a_kernel_that_is_restarted(lab: str, visit: Open) -> None:
+    page = open_notebook(visit, lab)
+    run_cell(page, 0)
+    page.wait_drawn()
+    # In a side-by-side notebook there is little width.
+    page.page.set_viewport_size({"width": 820, "height": 1000})
+    run_cell(page, 3)
+    page.page.wait_for_function("document.querySelectorAll('.vs-surface[data-frame]').length === 2")
+    page.page.wait_for_function(
+        "[...document.querySelectorAll('.vs-status button[aria-pressed=true]')].map(b => b.textContent).join() === 'BTC,ETH'"
+    )
+    page.page.wait_for_timeout(700)
+    page.keep("lab_two")
+    assert page.rate(3.0) >= 8.0
+
+    page.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    page.page.wait_for_selector(".vs-surface .vs-notice:has-text('the kernel was restarted')", timeout=15_000)
+    page.keep("lab_restarted")
+    run_cell(page, 0)
+    page.page.wait_for_selector(".vs-surface[data-state=live]", timeout=30_000)
     assert page.rate(3.0) >= 8.0
     page.check()

@@ -125,6 +125,8 @@ def test_report_reads_as_text_and_as_html() -> None:
         assert s.label in text
         assert s.label in html
     assert "150  rows" in text
+    assert repr(report).startswith("Report(BTC, ")
+    assert len(repr(report)) < 120
     assert html.count("<tr>") == html.count("</tr>")
 
 

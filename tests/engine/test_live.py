@@ -16,8 +16,10 @@ import pytest
 from tests.engine.exchange import Exchange, gone, until
 from volsurf._jit import ensure_compiled
 from volsurf.engine import live as live_module, session as session_module
+from volsurf.engine.link import open_link
 from volsurf.engine.listener import default_port
 from volsurf.engine.live import Engine
+from volsurf.engine.log import frame_entry
 from volsurf.engine.session import Session, attach
 from volsurf.errors import ConfigError, EngineError, InputError
 
@@ -106,6 +108,25 @@ def test_a_core_that_is_killed_gets_everything_from_the_feed(
     until(lambda: engine.summary()["frames"] > frames)
 
 
+def test_a_link_that_breaks_is_made_anew_between_living_processes(
+    engine: Engine, session: Session, exchange: Exchange, caplog: pytest.LogCaptureFixture
+) -> None:
+    pids, connections, restarts = engine.pids, exchange.connections, engine.restarts
+    before = session.frame
+    # The core is handed a link that brings nonsense: it closes the feed's end and then that one.
+    ours, theirs = open_link()
+    ours.sendall(frame_entry(b"nonsense"))
+    engine._core.channel.send_sockets({"op": "link", "feed": 0}, [theirs])
+    until(lambda: "the link of the feed deribit process to the core broke" in caplog.text)
+    ours.close()
+    until(lambda: session.frame.health["deribit"].is_live and session.frame.number > before.number + 5)
+    until(lambda: session.frame.surfaces["BTC"].time_ns > before.time_ns + 1_000_000_000)
+    # The feed began with all it knows, so nothing was listed twice or lost.
+    assert session.frame.listed == before.listed
+    assert len(session.frame.surfaces["BTC"].smiles) == len(before.listed["BTC"])
+    assert (engine.pids, exchange.connections, engine.restarts) == (pids, connections, restarts)
+
+
 def test_a_core_that_is_suspended_is_seen_and_goes_on_without_a_backlog(
     engine: Engine, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +170,7 @@ def test_an_exchange_that_stops_sending_is_called_silent_and_recovers(
 
 
 def test_two_clients_get_the_same_frames(engine: Engine, session: Session) -> None:
-    with attach(engine.stream_url) as other:
+    with Session(engine.stream_url) as other:
         other.wait(30)
         hashes: dict[int, bytes] = {}
         for frame in other.frames():
@@ -181,6 +202,17 @@ def test_stopping_leaves_nothing_behind(exchange: Exchange) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port or 0))
     assert process.num_fds() <= before
+
+
+def test_a_feed_divides_its_instruments_among_connections(exchange: Exchange) -> None:
+    before = exchange.connections
+    with Engine("deribit", ["BTC"], url=exchange.url, port=0, shards=2) as engine:
+        engine.wait_ready(60)
+        assert exchange.connections == before + 2
+        session = attach(engine.stream_url)
+        frame = session.wait(30)
+        assert [smile.expiry_ns for smile in frame.surfaces["BTC"]] == list(frame.listed["BTC"])
+        session.stop()
 
 
 def test_an_engine_that_is_stopped_at_once_says_that_it_was_never_ready(exchange: Exchange) -> None:
@@ -282,6 +314,8 @@ def test_wrong_arguments_are_refused_before_anything_starts(monkeypatch: pytest.
         Engine("mtgox")
     with pytest.raises(InputError, match="underlyings"):
         Engine("deribit", [])
+    with pytest.raises(InputError, match="shards"):
+        Engine("deribit", ["BTC"], shards=0)
     with pytest.raises(InputError, match="frame_seconds"):
         Engine("deribit", ["BTC"], frame_seconds=0.0)
     with socket.socket() as taken:

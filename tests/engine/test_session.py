@@ -304,8 +304,25 @@ def test_html_names_what_a_person_asks_first(engine: EngineStub, session: Sessio
     assert "venue: all well" in html
 
 
+def test_attaching_again_gives_the_same_session_and_no_second_connection(engine: EngineStub) -> None:
+    engine.publish()
+    with attach(str(engine.port)) as session:
+        session.wait(10)
+        for same in (f"127.0.0.1:{engine.port}", f"ws://127.0.0.1:{engine.port}/v1/stream"):
+            assert attach(same) is session
+        with attach(str(engine.port), underlyings=["ETH"]) as other:
+            other.wait(10)
+            assert other is not session
+            assert attach(str(engine.port), underlyings=["ETH"]) is other
+            assert engine.server.counters["connections"] == 2
+    assert not session.is_alive
+    with attach(str(engine.port)) as again:
+        again.wait(10)
+        assert again is not session
+
+
 def test_there_is_one_loop_thread_a_process(engine: EngineStub) -> None:
-    with attach(str(engine.port)) as one, attach(str(engine.port)) as two:
+    with attach(str(engine.port)) as one, attach(str(engine.port), underlyings=["BTC"]) as two:
         assert one._loop is two._loop is LoopThread.shared()
     assert sum(thread.name == "volsurf-loop" for thread in threading.enumerate()) == 1
 

@@ -161,11 +161,17 @@ def test_a_shared_engine_that_is_killed_takes_its_processes_along_and_is_started
     os.kill(record.pid, signal.SIGKILL)
     until(lambda: gone([record.pid, *children]), 10)
     until(lambda: "engine 'desk' has ended" in session.status)
+    last, seen = session.frame, []
+    session.on_frame(seen.append)
     again = live("deribit", ["BTC"], url=exchange.url, name="desk")
-    assert again is not session
     second = rendezvous.find("desk")
     assert second is not None
     assert second.pid != record.pid
+    # Whoever holds the session, a widget say, goes on with the new engine.
+    assert again is session
+    assert session.url == second.stream_url != record.stream_url
+    until(lambda: seen and session.status == "")
+    assert session.frame.time_ns > last.time_ns
     again.stop(engine=True)
     until(lambda: gone([second.pid]), 10)
     assert rendezvous.find("desk") is None

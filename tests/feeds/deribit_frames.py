@@ -225,3 +225,18 @@ def standard_listings() -> dict[tuple[str, str], list[Row]]:
         ("USDC", "option"): [option_row(n) for n in (*SOL_OPTIONS, "XRP_USDC-29JAN27-1d25-C")],
         ("USDC", "future"): [future_row("SOL_USDC-PERPETUAL"), future_row("XRP_USDC-PERPETUAL")],
     }
+
+
+def ready(*underlyings: str, **options: bool) -> Server:
+    """A connection that has everything, with nothing left to read."""
+    server = Server(Deribit(underlyings or ("BTC",), **options)).connect()
+    assert server.venue.is_ready
+    server.events()
+    server.venue.take_quotes(server.now)
+    return server
+
+
+def let_pass(server: Server, seconds: float, step: float = 0.25) -> None:
+    """Time without a word from the server."""
+    server.wait(seconds, serve=False, tell=(), step=step)
+    server.collect()

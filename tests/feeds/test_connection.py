@@ -316,6 +316,21 @@ async def test_an_underlying_that_does_not_exist_ends_it_with_what_there_is() ->
                 await run.task
 
 
+async def test_loopback_is_reached_without_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ws_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    peer = Peer()
+    async with websocket_server(peer) as url:
+        venue, stop = Deribit(("BTC",), url=url), asyncio.Event()
+        connection = Connection(venue, backoff=RecordingBackoff(random.Random(7)))
+        task = asyncio.ensure_future(connection.run(stop))
+        await eventually(lambda: venue.is_ready)
+        stop.set()
+        await task
+    assert connection.stats.attempts == 1
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "www.deribit.com/ws/api/v2", "", "ws://"])
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ConfigError, match="not a websocket address"):

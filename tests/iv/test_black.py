@@ -85,6 +85,14 @@ class TestPrice:
         with pytest.raises(InputError, match="shapes do not broadcast"):
             black_greeks(np.ones(2), np.ones(3), 0.5, 0.4, True)
 
+    @pytest.mark.parametrize("discount", [0.0, -1.0, math.nan, math.inf])
+    def test_impossible_discount(self, discount: float) -> None:
+        assert math.isnan(black_price(100.0, 110.0, 0.5, 0.4, True, discount))
+        price = black_price(100.0, 110.0, 0.5, 0.4, True, [discount, 1.0])
+        assert math.isnan(price[0])
+        assert price[1] == black_price(100.0, 110.0, 0.5, 0.4, True)
+        assert math.isnan(black_greeks(100.0, 110.0, 0.5, 0.4, True, discount).vega)
+
     def test_order_does_not_matter(self, hard: Sample) -> None:
         order = np.random.default_rng(0).permutation(hard.price.size)
         columns = (hard.forward, hard.strike, hard.years, hard.vol, hard.is_call)

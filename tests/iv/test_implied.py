@@ -284,6 +284,32 @@ class TestInterface:
         with pytest.raises(InputError, match=message):
             implied_vol(*arguments)
 
+    def test_missing_elements_are_bad_rows(self) -> None:
+        """What lies under a mask is no price: pandas and xarray leave a fill value there."""
+        expected = (0.0, ImpliedVolStatus.INVALID_INPUT, 0.0)
+        for price in (np.ma.masked_equal([5.0, 9999.0, 5.0], 9999.0), np.array([5.0, None, 5.0], object)):
+            vol, status = implied_vol_status(price, 100.0, 110.0, 0.5, True)
+            assert tuple(status) == expected
+            assert tuple(np.isnan(vol)) == (False, True, False)
+        whole = np.ma.masked_equal([90, -999], -999)
+        assert np.isnan(black_price(100.0, whole, 0.5, 0.4, True)).tolist() == [False, True]
+        with pytest.raises(InputError, match="is_call must be True"):
+            implied_vol(5.0, 100.0, 110.0, 0.5, np.ma.array([True, False], mask=[False, True]))
+        with pytest.raises(InputError, match="forward must be real numbers"):
+            implied_vol(5.0, np.array([100.0, "100"], object), 110.0, 0.5, True)
+        with pytest.raises(InputError, match="price is no array of numbers"):
+            implied_vol([[5.0], [5.0, 6.0]], 100.0, 110.0, 0.5, True)
+
+    @pytest.mark.parametrize(("v", "limit"), [(1.0, 2e-13), (3.0, 2e-12), (5.0, 6e-12), (15.9, 2e-10)])
+    def test_what_a_warm_step_leaves(self, v: float, limit: float) -> None:
+        """At the inflexion, where it is largest, with the largest step that is certified."""
+        strike = math.exp(0.5 * v * v)
+        price = black_price(1.0, strike, 1.0, v, True)
+        cold = implied_vol(price, 1.0, strike, 1.0, True)
+        off = np.array([-4.01e-3, -4e-3, -3.9e-3, 3.9e-3, 4e-3, 4.01e-3])
+        warm = implied_vol(price, 1.0, strike, 1.0, True, guess=cold * (1.0 + off))
+        assert np.abs(warm / cold - 1.0).max() <= limit
+
     def test_wrong_shapes(self) -> None:
         with pytest.raises(InputError, match=r"price \(3,\).*strike \(2,\).*guess \(3,\)"):
             implied_vol(np.ones(3), 100.0, np.ones(2), 0.5, True, guess=np.ones(3))

@@ -287,6 +287,46 @@ def test_nothing_that_can_be_fitted_says_why(frame: pl.DataFrame) -> None:
         fit_surface(Chain.from_polars(frame.with_columns(strike=pl.lit(0.0))))
 
 
+def test_rows_of_which_none_is_an_option_are_explained(frame: pl.DataFrame) -> None:
+    chain = Chain.from_polars(frame.with_columns(option_type=pl.lit("straddle")))
+    explained = chain.explain(chain.quote_vols())
+    assert explained["reason"].unique().to_list() == ["bad type"]
+    assert explained["bid_vol"].is_nan().all()
+
+
+def test_spaces_around_an_underlying_lose_no_rows(frame: pl.DataFrame) -> None:
+    spaced = frame.with_columns(
+        underlying=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit(" BTC")).otherwise("underlying")
+    )
+    assert len(Chain.from_polars(spaced).select("BTC")) == frame.height
+
+
+@pytest.mark.parametrize(("separator", "point"), [(";", "."), (";", ","), ("\t", ".")])
+def test_spreadsheets_separate_otherwise(
+    separator: str, point: str, frame: pl.DataFrame, surface: vs.Surface, tmp_path: Path
+) -> None:
+    path = tmp_path / "chain.csv"
+    times = pl.col("expiry", "time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    frame.with_columns(times).write_csv(path, separator=separator, decimal_comma=point == ",")
+    same(fit_surface(Chain.from_csv(path)), surface)
+
+
+def test_a_day_among_times_is_a_bad_expiry(frame: pl.DataFrame) -> None:
+    """Midnight is eight hours before the venue's expiry."""
+    text = pl.col("expiry").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    first = pl.int_range(pl.len()) == 0
+    mixed = frame.with_columns(expiry=pl.when(first).then(text.str.slice(0, 10)).otherwise(text))
+    reasons = reason_of(mixed)
+    assert reasons[0] is QuoteReason.BAD_EXPIRY
+    assert QuoteReason.BAD_EXPIRY not in reasons[1:]
+
+
+def test_column_named_twice_is_refused(frame: pl.DataFrame) -> None:
+    table = pd.DataFrame(frame.to_dicts())
+    with pytest.raises(InputError, match="the columns bid more than once"):
+        Chain.from_pandas(pd.concat((table, table[["bid"]]), axis=1))
+
+
 @pytest.mark.parametrize(
     ("venue", "underlying", "prices", "tick"),
     [

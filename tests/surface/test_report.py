@@ -182,6 +182,20 @@ def test_command_prints_figures_that_add_up(chain: Chain, tmp_path: Path, capsys
     assert page.stat().st_size > 3e6
 
 
+def test_no_number_is_cut_in_eighty_columns(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["fit", str(csv_of(chain.frame, tmp_path)), "--underlying", "BTC"]) == 0
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+    fit = next(s.fit for s in vs.fit_surface(chain.select("BTC")))
+    assert fit is not None
+    for value in (fit.a, fit.b, fit.rho, fit.m, fit.sigma):
+        assert f"{value:+.7f}" in out
+
+
 def test_command_for_one_underlying(chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", str(csv_of(chain.frame, tmp_path)), "--underlying", "SOL", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -95,12 +95,44 @@ def test_read_only_input_is_neither_changed_nor_refused(quotes: Quotes, fit: SVI
         ({"k": [[[0.0]]]}, "k"),
         ({"k": ["a"]}, "k"),
         ({"weight": [[1.0]]}, "weight"),
+        ({"years": "a"}, "years"),
+        ({"error": "a"}, "error"),
+        ({"key": [1.5]}, "key"),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_refused_by_name(change: dict[str, object], word: str) -> None:
     arguments = {"k": [[-0.1, 0.0, 0.1]], "vol": [[0.5, 0.5, 0.5]], "error": [[0.01, 0.01, 0.01]], "years": [0.1]}
     with pytest.raises(InputError, match=word):
         fit_svi(**(arguments | change), enforce=False)
+
+
+def test_repr_is_a_line(fit: SVIFit) -> None:
+    assert repr(fit).startswith(f"SVIFit({len(fit)} slices: ")
+    assert repr(fit_svi([], [], 0.01, years=[], enforce=False)) == "SVIFit(0 slices: none; 0 quotes)"
+
+
+def test_masked_quotes_are_not_fitted() -> None:
+    """A padded table as numpy writes it: a mask, and anything at all beneath it."""
+    k = np.ma.masked_greater(np.array([np.linspace(-0.3, 0.3, 9), np.full(9, 7.0)]), 1.0)
+    k[1, :8] = np.linspace(-0.3, 0.2, 8)
+    fit = fit_svi(k, 0.5 + 0.1 * k**2, 0.01, years=[0.1, 0.2], enforce=False)
+    assert fit.use_flat.tolist() == 17 * [QuoteUse.USED] + [QuoteUse.NOT_FINITE]
+    shorter = [np.asarray(k[0]), np.asarray(k[1, :8])]
+    plain = fit_svi(shorter, [0.5 + 0.1 * one**2 for one in shorter], 0.01, years=[0.1, 0.2], enforce=False)
+    assert np.array_equal(fit.raw, plain.raw)
+
+
+@pytest.mark.parametrize("weight", [5e-324, 1e-13, 1e13, 1e308])
+def test_weights_beyond_arithmetic_are_refused(weight: float) -> None:
+    fit = fit_svi([0.0], [0.5], [1.0], years=1.0, side=[-1], weight=[weight], enforce=False)
+    assert fit.use_flat.tolist() == [QuoteUse.ZERO_WEIGHT]
+    assert fit.result.tolist() == [FitResult.NO_DATA]
+
+
+def test_log_moneyness_of_another_number_of_slices_is_refused(fit: SVIFit) -> None:
+    for asked in (fit.vol, fit.vol_error):
+        with pytest.raises(InputError, match=r"k has shape \(2, 3\)"):
+            asked(np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("offsets", [[0, 2], [1, 3], [0, 2, 1, 3], [], [[0, 3]]])

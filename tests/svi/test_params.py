@@ -186,7 +186,7 @@ def test_html_shows_at_most_24_slices() -> None:
         ({"sigma": 0.0}, r"sigma was 0\.0"),
         ({"sigma": [0.1, -0.2]}, r"sigma of slice 1 was -0\.2"),
         ({"a": np.inf}, "a was inf"),
-        ({"m": "x"}, "m must be a number"),
+        ({"m": "x"}, "m must be real numbers"),
         ({"m": [0.0, 1.0], "a": [0.1, 0.2, 0.3]}, "broadcast"),
         ({"m": [[0.0]]}, "one-dimensional"),
     ],
@@ -324,3 +324,9 @@ def test_scaled_slice(seed: int, factor: float) -> None:
     x = (z - svi.m) / svi.sigma
     slope = svi.b * (svi.rho + x / np.hypot(1.0, x))
     np.testing.assert_allclose(other.g(root * z), svi.g(z) + (1 - factor) * slope**2 / 16, rtol=1e-8, atol=1e-10)
+
+
+def test_g_far_beyond_any_strike_is_its_limit_without_a_warning() -> None:
+    svi = RawSVI(0.01, 0.1, -0.3, 0.0, 0.2)
+    limits = (1.0 - np.array([0.07, 0.13]) ** 2 / 4.0) / 4.0
+    assert svi.g([1e200, -1e200]) == pytest.approx(limits, rel=1e-12)

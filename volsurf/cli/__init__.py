@@ -33,12 +33,12 @@ BENCHMARKS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for a failure that was reported, 2 for wrong use."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser, module = _parser(arguments)
-    args = parser.parse_args(arguments)
-    if module is None:
-        parser.print_help()
-        return 2
     try:
+        parser, module, arguments = _parser(arguments)
+        args = parser.parse_args(arguments)
+        if module is None:
+            parser.print_help()
+            return 2
         result = module.run(args)
     except VolsurfError as error:
         print(f"volsurf: {error}", file=sys.stderr)
@@ -53,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleType | None]:
+def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleType | None, list[str]]:
+    """The parser, the command's module, and the arguments with what the environment and the settings file add to them."""
     from volsurf import __version__
+    from volsurf.cli._settings import preset_arguments
 
     parser = argparse.ArgumentParser(
         prog="volsurf", description="Live crypto-option feeds to an arbitrage-certified implied-volatility surface."
@@ -64,6 +66,7 @@ def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleTy
     words = [a for a in arguments if not a.startswith("-")]
     wanted = words[0] if words else None
     chosen: ModuleType | None = None
+    presets: list[str] = []
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name != wanted:
@@ -75,7 +78,13 @@ def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleTy
                 if len(words) > 1 and words[1] == bench:
                     chosen = importlib.import_module(f"volsurf.cli.bench_{bench}")
                     chosen.add_arguments(bench_parser)
+                    presets = preset_arguments((name, bench), bench_parser)
         else:
             chosen = importlib.import_module(f"volsurf.cli.{name}")
             chosen.add_arguments(sub)
-    return parser, chosen
+            presets = preset_arguments((name,), sub)
+    if not presets:
+        return parser, chosen, list(arguments)
+    # Behind the words of the command and in front of its flags, so that what was typed comes last and wins.
+    at = arguments.index(words[1] if wanted == "bench" else words[0]) + 1
+    return parser, chosen, [*arguments[:at], *presets, *arguments[at:]]

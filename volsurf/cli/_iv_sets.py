@@ -75,7 +75,7 @@ def true_prices(options: Options) -> Floats:
     try:
         import mpmath as mp
     except ImportError:
-        raise InputError("the benchmark checks its accuracy with mpmath: pip install 'volsurf[test]'") from None
+        raise InputError("the benchmark checks its accuracy with mpmath: pip install mpmath") from None
     with mp.workdps(50):
         root_two = mp.sqrt(2)
 

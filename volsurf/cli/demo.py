@@ -132,7 +132,8 @@ def _watch(args: argparse.Namespace, engine: Engine, stop: threading.Event) -> N
     from rich.live import Live
 
     console = Console(stderr=True)
-    end = time.monotonic() + args.seconds if args.seconds is not None else float("inf")
+    # Counted from the first frame, which came before the dashboard was up.
+    end = float("inf") if args.seconds is None else time.monotonic() + args.seconds - engine.summary()["seconds"]
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while not stop.is_set() and time.monotonic() < end:
             stop.wait(min(0.5, max(0.0, end - time.monotonic())))
@@ -148,7 +149,8 @@ def _status(summary: dict[str, Any]) -> str:
 
 
 def _heartbeats_missed(stats_url: str) -> int:
-    with urllib.request.urlopen(stats_url, timeout=5) as answer:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
+    with direct.open(stats_url, timeout=5) as answer:
         return int(json.load(answer)["heartbeats_missed"])
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from volsurf.surface.slices import Smile
     from volsurf.surface.surface import Surface
 
+_PARAMETERS = ("a", "b", "rho", "m", "sigma")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
@@ -105,6 +107,7 @@ def _print_surface(console: Console, surface: Surface, report: Report, quotes: Q
     console.rule(f"[bold]{surface.underlying}[/]  {utc(surface.time_ns)}", align="left")
     console.print(_forwards(surface, quotes))
     console.print(_fits(surface))
+    console.print(_parameters(surface))
     console.print(_certificates(surface))
     colour = "green" if certificate else "red"
     console.print(f"[{colour}]{certificate.sentence}[/]")
@@ -117,7 +120,14 @@ def _table(title: str, *columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for column in columns:
         left = column in ("source", "fit", "witness", "butterfly", "calendar", "reason", "meaning")
         # What carries the news keeps its width; a terminal too narrow folds the sentences.
@@ -152,22 +162,31 @@ def _forwards(surface: Surface, quotes: QuoteVols) -> Table:
 
 
 def _fits(surface: Surface) -> Table:
-    table = _table("Fits", "expiry", "atm vol", "± se", "a", "b", "rho", "m", "sigma", "quotes", "inside", "rms", "fit")
+    table = _table("Fits", "expiry", "atm vol", "± se", "quotes", "inside", "rms", "fit")
     for smile in surface.smiles:
         fit = smile.fit
         if fit is None:
-            table.add_row(smile.expiry_label, *["–"] * 10, "not fitted: no usable quote and no neighbour to learn from")
+            table.add_row(smile.expiry_label, *["–"] * 5, "not fitted: no usable quote and no neighbour to learn from")
             continue
         table.add_row(
             smile.expiry_label,
             f"{smile.atm_vol:.2%}",
             _number(fit.atm_error, ".2%"),
-            *(f"{v:+.5f}" for v in (fit.a, fit.b, fit.rho, fit.m, fit.sigma)),
             str(fit.n_used),
             _number(fit.inside, ".1%"),
             _number(fit.rms, ".2f"),
             fit.sentence,
         )
+    return table
+
+
+def _parameters(surface: Surface) -> Table:
+    # A table of its own: beside the figures of the fit it would not go into 80 columns, and rich would cut every number.
+    table = _table("Raw SVI, w(k) = a + b (rho (k - m) + sqrt((k - m)² + sigma²))", "expiry", *_PARAMETERS)
+    for smile in surface.smiles:
+        if smile.fit is not None:
+            numbers = (getattr(smile.fit, name) for name in _PARAMETERS)
+            table.add_row(smile.expiry_label, *(f"{number:+.7f}" for number in numbers))
     return table
 
 

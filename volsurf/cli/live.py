@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=None, help="of the stream, on loopback (default 8765; 0 for a free one)"
     )
+    parser.add_argument(
+        "--shards",
+        type=int,
+        default=1,
+        metavar="N",
+        help="connections to divide each venue's instruments among (default 1)",
+    )
     parser.add_argument("--every", type=float, default=0.1, metavar="S", help="seconds between frames (default 0.1)")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object with the run's figures on the last line"
@@ -52,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
             url=args.url,
             port=default_port() if args.port is None else args.port,
             frame_seconds=args.every,
+            shards=args.shards,
         ) as engine:
             print(f"stream      {engine.stream_url}", file=sys.stderr if args.json else sys.stdout, flush=True)
             _watch(engine, stop, args.seconds)

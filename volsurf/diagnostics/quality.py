@@ -50,7 +50,7 @@ class SliceHealth:
     """What a trader should know before using it, in sentences; empty if there is nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """What `diagnose` found."""
 
@@ -67,6 +67,12 @@ class Report:
         """Share of two-sided used quotes whose bid and ask hold the curve, over all expiries."""
         counts = sum(s.two_sided for s in self.slices)
         return sum(s.inside * s.two_sided for s in self.slices if s.two_sided) / counts if counts else float("nan")
+
+    def __repr__(self) -> str:
+        return (
+            f"Report({self.underlying}, {self.ledger.used:,d} of {self.ledger.rows:,d} rows used, {self.inside:.1%} hold the "
+            f"curve, {len(self.slices)} expiries)"
+        )
 
     def __str__(self) -> str:
         lines = [f"{self.underlying}: {self.certificate}", "", str(self.ledger), ""]

@@ -61,7 +61,10 @@ _TEXT = {
         "in the money but next to the forward: averaged into the other leg of its strike",
     ),
     QuoteReason.NO_QUOTE: ("no quote", "neither a bid nor an ask"),
-    QuoteReason.BAD_PRICE: ("bad price", "a bid or ask that is negative, infinite or not a number"),
+    QuoteReason.BAD_PRICE: (
+        "bad price",
+        "a bid or ask that is negative, infinite or not a number, or a discount factor that is not between 0 and 2",
+    ),
     QuoteReason.BAD_STRIKE: ("bad strike", "the strike is missing, zero, negative or infinite"),
     QuoteReason.BAD_TYPE: ("bad type", "the option type is neither call nor put"),
     QuoteReason.BAD_EXPIRY: ("bad expiry", "the expiry is missing or cannot be read as a time"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -48,7 +49,11 @@ def stream_url(url: str) -> str:
 
 
 class StreamClient:
-    """Follows one engine's stream for as long as `run` runs; every public attribute may be read from any thread."""
+    """Follows one engine's stream for as long as `run` runs; every public attribute may be read from any thread.
+
+    Args:
+        find: asked before each attempt where the engine is now; None for where it was.
+    """
 
     def __init__(
         self,
@@ -56,10 +61,13 @@ class StreamClient:
         on_frame: Callable[[Frame], None],
         *,
         want: Sequence[str] = (),
+        find: Callable[[], str | None] | None = None,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.url = stream_url(url)
-        self._address = f"{self.url}?{urlencode({'want': ','.join(want)})}" if want else self.url
+        self._query = f"?{urlencode({'want': ','.join(want)})}" if want else ""
+        self._find = find
+        self._now = asyncio.Event()
         self._on_frame = on_frame
         self._lease_seconds = lease_seconds
         self.connected = False
@@ -69,12 +77,18 @@ class StreamClient:
         """connections, frames, bytes, resyncs, failures"""
         self.last_error = ""
 
+    def try_now(self) -> None:
+        """Do not wait any longer before the next attempt. To be called on the loop."""
+        self._now.set()
+
     async def run(self) -> None:
         """Connect and follow, again and again, until cancelled."""
         backoff = _FIRST_BACKOFF
         while True:
             started = time.monotonic()
+            self._now.clear()
             try:
+                self.url = (self._find and self._find()) or self.url
                 await self._follow()
             except (OSError, WebSocketException, TimeoutError) as error:
                 self._lost(_reason(error))
@@ -88,7 +102,8 @@ class StreamClient:
                 self._lost(f"{type(error).__name__}: {error}")
             if time.monotonic() - started > 10.0:
                 backoff = _FIRST_BACKOFF
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._now.wait(), backoff * random.uniform(0.5, 1.0))
             backoff = min(2.0 * backoff, _LONGEST_BACKOFF)
 
     def _lost(self, reason: str) -> None:
@@ -99,7 +114,7 @@ class StreamClient:
     async def _follow(self) -> None:
         loopback = urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
         async with connect(
-            self._address,
+            self.url + self._query,
             compression=None,
             max_size=64 * 1024 * 1024,
             max_queue=4,

@@ -264,6 +264,7 @@ class Core:
 
     def _problems(self, now_ns: int) -> tuple[Problem, ...]:
         problems = [k.problem for _, k in sorted(self._known.items()) if k.problem is not None]
+        problems += self._feeds.problems()
         if self._quotes_problem is not None:
             problems.append(self._quotes_problem)
         if self._step is not None and 0 <= now_ns - self._step.time_ns < _CLOCK_NOTICE_NS:

@@ -69,7 +69,8 @@ class CoreProcess:
         self._thread: _ServerThread | None = None
         self._reported = 0.0
         self._ready = False
-        self._ready_at = 0.0
+        self._ready_at = self._frame_at = 0.0
+        """Ticks of the first frame that was whole and of the last one, so that frames and seconds are counted alike."""
         self._waiting = ""
 
     def run(self) -> None:
@@ -125,6 +126,7 @@ class CoreProcess:
             if clock.wait(now) > 0.0:
                 continue
             late = clock.take(now)
+            self._frame_at = clock.due - clock.period
             step = steps.look(time.time_ns(), steady_ns())
             if step is not None:
                 self._apply(step)
@@ -153,7 +155,7 @@ class CoreProcess:
             return
         self._ready = bool(frame.surfaces) and all(status.is_live for status in frame.health.values())
         if self._ready:
-            self._ready_at = time.monotonic()
+            self._ready_at = self._frame_at
             self._channel.send({"op": "ready"})
         elif frame.health:
             feeds = "; ".join(f"{status.name}: {status.sentence}" for status in frame.health.values())
@@ -213,7 +215,7 @@ class CoreProcess:
         server = self._thread.server
         idle = 0.0 if server.clients else now - server.last_client_at
         stream: dict[str, Any] = {"clients": server.clients, "idle_seconds": idle, **server.counters}
-        seconds = now - self._ready_at if self._ready else 0.0
+        seconds = self._frame_at - self._ready_at if self._ready else 0.0
         if not self._ready and self._waiting:
             self._channel.send({"op": "status", "text": self._waiting})
         self._channel.send({"op": "report", "seconds": seconds, "figures": self._tally.report(), "stream": stream})

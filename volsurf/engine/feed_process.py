@@ -25,7 +25,7 @@ from volsurf.engine.outbox import Outbox
 from volsurf.errors import ConfigError
 from volsurf.feeds.connection import Connection
 from volsurf.feeds.feed import make_venues
-from volsurf.feeds.venue_feed import VenueFeed
+from volsurf.feeds.venue_feed import VenueFeed, next_tick
 
 _log = logging.getLogger("volsurf.engine.feed")
 
@@ -65,7 +65,9 @@ class FeedProcess:
     async def _follow(self, settings: dict[str, Any]) -> None:
         number, name = int(settings["feed"]), str(settings["venue"])
         # Trades would only be dropped here; the capture subscribes to them.
-        venues = make_venues(name, settings["underlyings"], url=settings["url"], trades=False)
+        venues = make_venues(
+            name, settings["underlyings"], url=settings["url"], shards=settings["shards"], trades=False
+        )
         feed = self._feed = VenueFeed(venues, number=number)
         self._outbox = Outbox(feed, number, name, lambda: self._health(feed, number, name))
         if self._writer is not None:
@@ -83,10 +85,10 @@ class FeedProcess:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while not self._stop.is_set() and not connecting.done():
-            self._tick(loop.time())
-            # The grid stays where it is; ticks that were missed are not made up for.
-            due = max(due + period, loop.time())
-            await asyncio.sleep(max(0.0, due - loop.time()))
+            started = loop.time()
+            self._tick(started)
+            due = next_tick(due, period, started, loop.time())
+            await asyncio.sleep(due - loop.time())
 
     def _tick(self, now: float) -> None:
         assert self._outbox is not None
@@ -103,7 +105,8 @@ class FeedProcess:
             if entries:
                 writer.send(entries)
         except OSError as error:
-            _log.warning("the core has closed its end (%s)", error)
+            # The engine knows whether that is a fault or the end.
+            _log.info("the core has closed its end (%s)", error)
             writer.close()
             self._writer = None
             self._channel.send({"op": "unlinked"})
@@ -138,6 +141,7 @@ class FeedProcess:
             heartbeats_missed=outbox.heartbeats_missed,
             late_batches=outbox.late,
             detail=outbox.refused if state is FeedState.READY else outbox.detail,
+            trouble=feed.trouble[:400],
         )
 
     def _serve_control(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volsurf.engine.codec import FeedStatus
+from volsurf.engine.codec import FeedStatus, Problem
 from volsurf.engine.log import ClockStep, FeedHealth, FeedStarted, FeedState, InstrumentsAdded, InstrumentsRetired
 from volsurf.instruments import IdArray, Kind, Universe
 from volsurf.quotes import QuoteBatch, QuoteBoard
@@ -103,6 +103,11 @@ class FeedTable:
     def statuses(self, now_ns: int, rules: CoreRules) -> dict[str, FeedStatus]:
         """How each feed is, by name."""
         return {feed.name: self._status(feed, now_ns, rules) for _, feed in sorted(self._feeds.items())}
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with feeds that are connected."""
+        known = [(feed.name, feed.health) for _, feed in sorted(self._feeds.items())]
+        return [Problem("", "feed", f"{name}: {health.trouble}") for name, health in known if health and health.trouble]
 
     def _feed(self, number: int) -> _Feed:
         if number not in self._feeds:

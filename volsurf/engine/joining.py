@@ -42,14 +42,17 @@ def join(
 def _session(name: str, record: EngineRecord, underlyings: tuple[str, ...]) -> Session:
     with shared_lock:
         known = shared_sessions.get(name)
-    if known is not None and not known.stopped and (known.url, known.underlyings) == (record.stream_url, underlyings):
-        return known
-    if known is not None:
-        known.stop()
-    session = Session(record.stream_url, underlyings=underlyings, engine_name=name)
+    if known is not None and known.is_alive and known.underlyings == underlyings:
+        # Its engine may be another one by now; whoever holds it, a widget say, goes on with that.
+        session = known
+        session.try_now()
+    else:
+        if known is not None:
+            known.stop()
+        session = Session(record.stream_url, underlyings=underlyings, engine_name=name)
     # Joined while nobody may end the engine: one that was about to leave now sees a client.
     deadline = time.monotonic() + _JOIN_SECONDS
-    while not session.connected:
+    while not (session.connected and session.url == record.stream_url):
         if time.monotonic() > deadline:
             why = session.status
             session.stop()

@@ -46,9 +46,10 @@ class Engine:
         frame_seconds: period of the frame clock.
         batch_seconds: period at which a feed hands its conflated quotes to the core.
         silent_seconds: a feed not heard for so long is not live; its surfaces stay as they are.
+        shards: connections each feed divides its instruments among.
 
     Raises:
-        InputError: an unknown venue, no underlying, or a period that is not positive.
+        InputError: an unknown venue, no underlying, no connection, or a period that is not positive.
         EngineError: the port is taken.
     """
 
@@ -62,6 +63,7 @@ class Engine:
         frame_seconds: float = 0.1,
         batch_seconds: float = 0.01,
         silent_seconds: float = 5.0,
+        shards: int = 1,
     ) -> None:
         self.venues = (venues,) if isinstance(venues, str) else tuple(venues)
         self.underlyings = (underlyings,) if isinstance(underlyings, str) else tuple(underlyings)
@@ -70,6 +72,9 @@ class Engine:
         for name, seconds in periods.items():
             if not 0.001 <= seconds <= 60.0:
                 raise InputError(f"{name} must be between 0.001 and 60 seconds, was {seconds!r}")
+        # Venues admit 32 connections of one address at most, others of its owner included.
+        if not 1 <= shards <= 16:
+            raise InputError(f"shards must be between 1 and 16 connections, was {shards!r}")
         urls = dict.fromkeys(self.venues, url) if isinstance(url, str) else dict(url or {})
         self._feed_settings = [
             {
@@ -79,6 +84,7 @@ class Engine:
                 "underlyings": list(self.underlyings),
                 "url": urls.get(venue),
                 "batch_seconds": batch_seconds,
+                "shards": shards,
             }
             for number, venue in enumerate(self.venues)
         ]
@@ -96,7 +102,7 @@ class Engine:
         self._doing = "starting"
         self._missing: dict[str, str] = {}
         self._unlinked: set[str] = set()
-        self._figures = Figures()
+        self._figures = Figures(frame_seconds)
         self._stream: dict[str, Any] = {}
         self._stop = threading.Event()
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -232,6 +238,8 @@ class Engine:
                         child.succeeded()
                     case "unlinked":
                         self._unlinked.add(child.name)
+                        if self._core.pid is not None and not self._stop.is_set():
+                            _log.warning("the link of the %s process to the core broke; a new one is made", child.name)
                     case "ready":
                         self._ready = self._running = True
                         self._figures.ready(time.monotonic())

@@ -68,6 +68,8 @@ class FeedHealth(msgspec.Struct, frozen=True, tag_field="entry", tag="feed_healt
     late_batches: int = 0
     """Ticks on which the core had not yet read the last batch, so that this one was conflated with the next."""
     detail: str = ""
+    trouble: str = ""
+    """What is wrong although it is connected, in words."""
 
 
 class PolicyChange(msgspec.Struct, frozen=True, tag_field="entry", tag="policy_change"):

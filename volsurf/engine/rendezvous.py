@@ -106,11 +106,16 @@ def withdraw(name: str) -> None:
 
 
 def find(name: str) -> EngineRecord | None:
-    """The record of the engine of this name if it is alive. One left by a dead engine, or unreadable, is removed."""
-    probe = claim(name)
-    if probe is not None:
-        probe.close()
+    """The record of the engine of this name if it is alive; one left by a dead engine is removed. Under `exclusive` only."""
+    record = look(name)
+    if record is None and not is_alive(name):
         withdraw(name)
+    return record
+
+
+def look(name: str) -> EngineRecord | None:
+    """The record of the engine of this name if it is alive; nothing is changed."""
+    if not is_alive(name):
         return None
     try:
         return msgspec.json.decode(_record_path(name).read_bytes(), type=EngineRecord)

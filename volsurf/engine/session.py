@@ -10,6 +10,7 @@ A session holds no exchange connection and does no fitting, so a busy kernel har
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import logging
 import threading
 import time
@@ -30,13 +31,18 @@ _log = logging.getLogger("volsurf.session")
 
 shared_sessions: dict[str, Session] = {}
 """Sessions of this process on shared engines, by the engine's name."""
+_attached: weakref.WeakValueDictionary[tuple[str, tuple[str, ...]], Session] = weakref.WeakValueDictionary()
+"""Sessions that `attach` gave out, by address and underlyings; weakly, since one that nobody holds is to leave its engine."""
 shared_lock = threading.Lock()
 STALE_SECONDS = 3.0
 """Age of the newest frame from which `status` speaks of it."""
 
 
 class Session:
-    """Follows one engine. Every method may be called from any thread; `stop()` or leaving a `with` block ends it."""
+    """Follows one engine. Every method may be called from any thread; `stop()` or leaving a `with` block ends it for all.
+
+    One of a shared engine follows it by name: it goes on with the next engine of that name, wherever that listens.
+    """
 
     def __init__(self, url: str, *, underlyings: Sequence[str] = (), engine_name: str | None = None) -> None:
         self.underlyings = tuple(underlyings)
@@ -50,9 +56,8 @@ class Session:
         self._stopped = False
         self.callback_failures = 0
         """Exceptions that callbacks of `on_frame` raised; each was logged."""
-        self._client = StreamClient(url, _weakly(self), want=self.underlyings)
-        self.url = self._client.url
-        """Address of the engine's stream."""
+        find = None if engine_name is None else functools.partial(_address_of, engine_name, self.underlyings)
+        self._client = StreamClient(url, _weakly(self), want=self.underlyings, find=find)
         self._loop = LoopThread.shared()
         self._ended = threading.Event()
         self._task: concurrent.futures.Future[None] = self._loop.submit(_follow(self._client, self._ended))
@@ -75,9 +80,19 @@ class Session:
         return session_html(self)
 
     @property
+    def url(self) -> str:
+        """Address of the engine's stream."""
+        return self._client.url
+
+    @property
     def stopped(self) -> bool:
         """It will not go on."""
         return self._stopped
+
+    @property
+    def is_alive(self) -> bool:
+        """It follows its engine, or waits for it; False after `stop()` and in a process that was forked from its own."""
+        return not self._stopped and not self._task.done() and self._loop is LoopThread.shared()
 
     @property
     def connected(self) -> bool:
@@ -196,6 +211,10 @@ class Session:
 
         return Dashboard(self, **settings)
 
+    def try_now(self) -> None:
+        """Where there is no connection, look for the engine at once instead of after the pause between two attempts."""
+        self._loop.loop.call_soon_threadsafe(self._client.try_now)
+
     def stop(self, *, engine: bool = False) -> None:
         """Leave the engine; a shared one ends by itself when its last client has left, or now, for everybody, with `engine`."""
         if engine and self.engine_name is None:
@@ -244,6 +263,15 @@ class Session:
             )
 
 
+def _address_of(name: str, underlyings: tuple[str, ...]) -> str | None:
+    """Where the shared engine of a name listens now; None where there is none that follows these underlyings."""
+    from volsurf.engine import rendezvous
+    from volsurf.engine.wanted import base_currencies
+
+    record = rendezvous.look(name)
+    return record.stream_url if record and set(underlyings) <= set(base_currencies(record.underlyings)) else None
+
+
 async def _follow(client: StreamClient, ended: threading.Event) -> None:
     try:
         await client.run()
@@ -265,11 +293,18 @@ def _weakly(session: Session) -> Callable[[Frame], None]:
 def attach(url: str, *, underlyings: Sequence[str] = ()) -> Session:
     """Join a running engine by the address of its stream; returns at once, `wait()` waits for the first frame.
 
+    Running the cell again gives the same session, as long as it was not stopped and somebody still holds it.
+
     Args:
         url: `"ws://127.0.0.1:8765"`, `"host:8765"` or only the port.
         underlyings: only these; all if none is named.
     """
-    return Session(stream_url(str(url)), underlyings=underlyings)
+    key = (stream_url(str(url)), tuple(underlyings))
+    with shared_lock:
+        known = _attached.get(key)
+        if known is None or not known.is_alive:
+            known = _attached[key] = Session(key[0], underlyings=key[1])
+        return known
 
 
 def live(

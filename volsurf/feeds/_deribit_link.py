@@ -42,7 +42,7 @@ class Link:
         self._with_books, self._with_trades, self._with_marks = books, trades, mark_prices
         self.counters: Counter[str] = Counter()
         self.catalogue = Catalogue(markets, shard)
-        self.values = LastValues(self.catalogue.universe)
+        self.values = LastValues(self.catalogue.universe, self.catalogue.rows, self.counters)
         self.watch = Watch(self.counters)
         self.requests = RequestQueue(1 / shard[1])
         self.channels = Channels(self.requests)

@@ -40,6 +40,12 @@ class Notifications:
         """The platform, or an index followed here, is locked: silence is expected."""
         return self._maintenance or bool(self._locked)
 
+    @property
+    def trouble(self) -> str:
+        """Which maintenance there is, in words; "" where there is none."""
+        locked = [f"{name} is locked" for name in sorted(self._locked)]
+        return "; ".join(["the platform is in maintenance"] * self._maintenance + locked)
+
     def update_halted(self) -> None:
         """Tell the values whose prices are no quotes, after a state or the instruments changed."""
         values, catalogue = self._link.values, self._link.catalogue
@@ -78,19 +84,21 @@ class Notifications:
         self._link.counters[kind] += 1
 
     def _ticker(self, ticker: wire.Ticker, now: int) -> None:
+        self._link.values.settle()  # what came before it must not come after it
         row = self._link.catalogue.rows.get(ticker.instrument_name)
         if row is None:
             self._link.counters["ticker_unknown"] += 1
             return
-        self._link.values.tickers[row] = ticker
-        self._link.values.received[row] = now
+        self._link.values.set_ticker(row, ticker, now)
 
     def _index(self, price: wire.IndexPrice, now: int) -> None:
         row = self._link.catalogue.index_rows.get(price.index_name)
         if row is None or not price.price > 0:
             self._link.counters["index_unusable"] += 1
             return
-        self._link.venue_time_ns = wire.nanoseconds(price.timestamp) or self._link.venue_time_ns
+        if venue_ns := wire.nanoseconds(price.timestamp):
+            self._link.venue_time_ns = venue_ns
+            self._link.watch.heard_time(venue_ns)
         self._link.values.set_index(row, price, now)
         self._link.watch.heard_index(price.index_name)
 

@@ -16,6 +16,9 @@ INDEX_SILENCE = 10 * SECOND
 INDEX_LOST = 60 * SECOND
 """Silence of an index on a link that answers: the subscription is gone, so the connection is made anew."""
 HEARTBEAT_GRACE = 10 * SECOND
+CLOCK_SKEW = 10 * SECOND
+"""A disagreement of the local clock with the venue's that no network delay explains."""
+_SKEW_AGAIN = SECOND // 2
 _REPORT_EVERY = SECOND
 _MOST_EVENTS = 200_000
 
@@ -40,6 +43,8 @@ class Watch:
         self._heartbeat_heard = 0
         self._heartbeat_interval: int | None = None
         self._stale: dict[str, str] = {}
+        self._skews = (0, 0)
+        self._skew_at = 0
         self._malformed: Counter[str] = Counter()
         self._malformed_sample = ""
         self._report_at = 0
@@ -98,6 +103,7 @@ class Watch:
         self._heartbeat_interval = heartbeat_seconds * SECOND
         self._index_heard.clear()
         self._stale.clear()
+        self._skews = (0, 0)
         self.stepped = False
 
     def no_heartbeats(self) -> None:
@@ -123,6 +129,24 @@ class Watch:
             self._index_heard[name] = self.elapsed
             if self._stale:
                 self._recover(name)
+
+    def heard_time(self, venue_ns: int) -> None:
+        """The venue's time as of now."""
+        if self.elapsed - self._skew_at < _SKEW_AGAIN:
+            return
+        # Looked at twice, and not at once: what piled up while this process was suspended is old, and read in one go.
+        self._skews = (self._skews[1], self.now - venue_ns)
+        self._skew_at = self.elapsed
+
+    @property
+    def trouble(self) -> str:
+        """What is silent or wrong now, in words; "" where nothing is."""
+        troubles = list(self._stale.values())
+        if min(map(abs, self._skews)) > CLOCK_SKEW:
+            skew = self._skews[1]
+            how = "ahead of" if skew > 0 else "behind"
+            troubles.append(f"this machine's clock is {abs(skew) / SECOND:.0f} s {how} the venue's: vols are off")
+        return "; ".join(troubles)
 
     @property
     def index_lost(self) -> str | None:

@@ -31,6 +31,7 @@ _T = TypeVar("_T")
 _LONGEST_WAIT = 1.0
 """Seconds between two calls of `Venue.timer` at most, so that a step of the clock is seen as one."""
 _CLOSE_TIMEOUT = 1.0
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Handle(Protocol):
@@ -82,7 +83,8 @@ class Connection:
     Args:
         clock: ns UTC, what the venue is told. call_later: the timer; `loop.call_later` where not given.
         rng: jitter of the pauses. connect_timeout: seconds for TCP, TLS and the handshake together.
-        proxy: as in websockets: True takes it from the environment, None goes direct. ssl_context: for private authorities.
+        proxy: as in websockets: True takes it from the environment (never for loopback), None goes direct.
+        ssl_context: for private authorities.
 
     Raises:
         ConfigError: the venue's URL is not a websocket's.
@@ -101,15 +103,17 @@ class Connection:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         try:
-            secure = parse_uri(venue.url).secure
+            address = parse_uri(venue.url)
         except InvalidURI as error:
             raise ConfigError(f"not a websocket address: {venue.url!r}") from error
         self.venue = venue
         self.stats = ConnectionStats()
         self._clock, self._call_later = clock, call_later
         self._backoff = backoff or Backoff(rng or random.Random())
-        self._options: dict[str, Any] = {"proxy": proxy or None, "open_timeout": connect_timeout}
-        if secure and ssl_context is not None:
+        # A proxy could not reach a simulator on this machine.
+        direct = proxy is True and address.host in _LOOPBACK
+        self._options: dict[str, Any] = {"proxy": None if direct else proxy or None, "open_timeout": connect_timeout}
+        if address.secure and ssl_context is not None:
             self._options["ssl"] = ssl_context
         self._socket: FastConnection | None = None
         self._timer: Handle | None = None
@@ -212,10 +216,11 @@ class Connection:
         messages = venue.data_to_send()
         if messages:
             socket.post(messages)
+            late = self._clock() - socket.now
             answered = venue.counters["heartbeats_answered"]
             if answered != self._answered:
                 self._answered = answered
-                self.stats.heartbeat_late_max_ns = max(self.stats.heartbeat_late_max_ns, self._clock() - socket.now)
+                self.stats.heartbeat_late_max_ns = max(self.stats.heartbeat_late_max_ns, late)
         failure = venue.failure
         if failure is not None:
             if not self._over.done():

@@ -7,6 +7,7 @@ expires. Units end here: percent vols become decimals, 0.0 becomes "no quote", d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -27,6 +28,7 @@ TESTNET = "wss://test.deribit.com/ws/api/v2"
 
 __all__ = ["PRODUCTION", "TESTNET", "Deribit", "parse_symbol"]
 
+_NAME_AT = len(wire.TICKER_PREFIX)
 _EXPIRY_GRACE = 30 * SECOND
 """`instrument.state` retires what expires; whatever it missed goes this long after."""
 
@@ -81,17 +83,21 @@ class Deribit(Venue):
         self._replies = Replies(self._link, self._notifications)
         self._is_connected = False
         self.universe = self._link.catalogue.universe
-        self.counters = self._link.counters
         # What the hot path touches, one attribute away.
         self._watch = self._link.watch
-        self._values = self._link.values
-        self._rows = self._link.catalogue.rows
+        self._unread, self._heard = self._link.values.unread, self._link.values.heard
         self._tickers = 0
 
     @property
     def url(self) -> str:
         """Where the shell connects."""
         return self._url
+
+    @property
+    def counters(self) -> Counter[str]:  # type: ignore[override]
+        """Counts that are exact whenever they are looked at, although tickers are decoded only when they are wanted."""
+        self._settle()
+        return self._link.counters
 
     def connected(self, now: int) -> None:
         """A new socket is open: set the heartbeat and ask for the listings."""
@@ -116,7 +122,7 @@ class Deribit(Venue):
         self._is_connected = False
         self._link.clear()
         self._replies.clear()
-        self._values.clear_all(now)
+        self._link.values.clear_all(now)
         self._watch.report(Health.DISCONNECTED, reason)
 
     def receive(self, data: bytes | str, now: int) -> None:
@@ -128,23 +134,12 @@ class Deribit(Venue):
         if isinstance(data, str):
             data = data.encode("utf-8", "surrogatepass")
         if data.startswith(wire.TICKER_PREFIX):
-            try:
-                ticker = wire.decode_ticker_notification(data).params.data
-            except (msgspec.DecodeError, UnicodeError, RecursionError):
-                pass  # the slower way finds out what is wrong with it
-            else:
-                self._tickers += 1
-                row = self._rows.get(ticker.instrument_name)
-                if row is None:
-                    self.counters["ticker_unknown"] += 1
-                else:
-                    self._values.tickers[row] = ticker
-                    self._values.received[row] = now
-                return
-        try:
+            self._tickers += 1
+            channel = data[_NAME_AT : data.find(b'"', _NAME_AT)]
+            self._unread[channel] = data
+            self._heard[channel] = now
+        else:
             self._take(data, now)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            watch.malformed(wire.malformed_cause(error), data)
 
     def timer(self, now: int) -> None:
         """Do what is due: send what has its credits, give up on answers, notice silence, retire what has expired."""
@@ -192,6 +187,11 @@ class Deribit(Venue):
         return self._replies.failure if self._is_connected else None
 
     @property
+    def trouble(self) -> str:
+        """Silence, a clock that is not the venue's, maintenance; "" where all is well."""
+        return "; ".join(filter(None, (self._notifications.trouble, self._watch.trouble))) if self._is_connected else ""
+
+    @property
     def not_before(self) -> int:
         """After `too_many_requests`: when the credits are back."""
         return self._replies.not_before
@@ -212,15 +212,31 @@ class Deribit(Venue):
 
     def events(self) -> list[Event]:
         """Events since the last call, in order."""
+        self._settle()
         return self._watch.take_events()
 
     def take_quotes(self, now: int) -> QuoteBatch | None:
         """What changed since the last call, or None: one row per instrument, and one more where a mark came by itself."""
-        self.counters["ticker"] += self._tickers
+        self._settle()
+        return self._link.values.take(now)
+
+    def _settle(self) -> None:
+        """Decode the tickers nobody has looked at yet, and find out what is wrong with those that are none."""
+        self._link.values.settle()
+        undecoded = self._link.values.undecoded
+        self._link.counters["ticker"] += self._tickers - len(undecoded)
         self._tickers = 0
-        return self._values.take(now)
+        for data, heard in undecoded:
+            self._take(data, heard)
+        undecoded.clear()
 
     def _take(self, data: bytes, now: int) -> None:
+        try:
+            self._dispatch(data, now)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            self._watch.malformed(wire.malformed_cause(error), data)
+
+    def _dispatch(self, data: bytes, now: int) -> None:
         # Every message but a ticker in its usual order of keys.
         message = wire.decode_message(data)
         if message.method == "subscription":
@@ -238,11 +254,11 @@ class Deribit(Venue):
     def _heartbeat(self, kind: str) -> None:
         self._watch.heard_heartbeat()
         if kind == "test_request":
-            self.counters["heartbeats_answered"] += 1
+            self._link.counters["heartbeats_answered"] += 1
             self._link.requests.urgent("public/test")
             self._watch.report(Health.HEARTBEAT_ANSWERED)
         else:
-            self.counters["heartbeats"] += 1
+            self._link.counters["heartbeats"] += 1
 
     def _advance_requests(self) -> None:
         elapsed = self._watch.elapsed

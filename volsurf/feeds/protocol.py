@@ -152,6 +152,11 @@ class Venue(ABC):
         """Why this connection must be closed and opened again, or None; the shell obeys."""
 
     @property
+    def trouble(self) -> str:
+        """What is wrong now although the connection is open, in words a person can act on; "" where nothing is."""
+        return ""
+
+    @property
     def not_before(self) -> int:
         """The shell opens no new socket before this time, ns UTC: the venue asked for a pause. 0 where it did not."""
         return 0

@@ -12,8 +12,8 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from volsurf._arguments import as_flags, as_reals, broadcast, column
 from volsurf._jit import ensure_compiled, kernel
-from volsurf.iv._arguments import as_flags, as_reals, broadcast, column
 from volsurf.iv._blocks import BLOCK, Column, Flags, pad, pad_flags, padded_length
 from volsurf.iv._elementary import CONTRACT
 from volsurf.iv._greeks import DELTA, GREEKS, GREEKS_WORK, Greeks as Greeks, greeks_block, price_block
@@ -109,7 +109,7 @@ def black_price(
         years: time to expiry, ACT/365, not negative.
         vol: decimal, not negative.
         is_call: True for a call, False for a put.
-        discount: discount factor of the premium.
+        discount: discount factor of the premium, positive.
 
     Arguments broadcast; the result has their common shape, or is a float where all are scalars. A row with a NaN or a
     value out of range is NaN.
@@ -173,4 +173,5 @@ def _columns(
     shape = broadcast(reals | {"is_call": calls, "discount": factor})
     f, k, t, sigma = (column(array, shape) for array in reals.values())
     unit = factor.ndim == 0 and factor == 1.0
-    return shape, f, k, t, sigma, column(calls, shape), None if unit else factor
+    usable = (factor > 0.0) & (factor < np.inf)
+    return shape, f, k, t, sigma, column(calls, shape), None if unit else np.where(usable, factor, np.nan)

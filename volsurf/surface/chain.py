@@ -123,7 +123,7 @@ class Chain:
             raise InputError(
                 f"the chain has no underlying {underlying!r}; it has {', '.join(self.underlyings) or 'none'}"
             )
-        return Chain(self.frame.filter(pl.col("underlying") == underlying))
+        return Chain(self.frame.filter(pl.col("underlying").cast(pl.String).str.strip_chars() == underlying))
 
     def quote_vols(self, *, previous: QuoteVols | None = None, rules: QuoteRules | None = None) -> QuoteVols:
         """Implied vols, error bars and reasons of all rows; the first stage of a fit."""
@@ -136,13 +136,17 @@ class Chain:
         """The table as it was given, with `reason`, `bid_vol`, `ask_vol` and `log_moneyness` of every row."""
         import polars as pl
 
-        where = np.full(len(self.universe), -1, np.int64)
-        where[quotes.instrument_id] = np.arange(len(quotes))
-        row = np.where(self.instrument_id >= 0, where[self.instrument_id], -1)
-        code = np.where(row >= 0, quotes.reason[row], self.reason)
+        quoted = np.zeros(len(self.universe), np.int64)
+        quoted[quotes.instrument_id] = np.arange(len(quotes))
+        options = np.flatnonzero(self.instrument_id >= 0)
+        rows = quoted[self.instrument_id[options]]
+        code = self.reason.copy()
+        code[options] = quotes.reason[rows]
         added: dict[str, list[str] | FloatArray] = {"reason": [QuoteReason(int(c)).label for c in code]}
         for name in ("bid_vol", "ask_vol", "log_moneyness"):
-            added[name] = np.where(row >= 0, getattr(quotes, name)[row], np.nan)
+            column = np.full(len(self), np.nan)
+            column[options] = getattr(quotes, name)[rows]
+            added[name] = column
         return self.frame.with_columns(pl.Series(name, values) for name, values in added.items())
 
 

@@ -25,6 +25,7 @@ _MISSING = np.iinfo(np.int64).min
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST_NS = 10**17
 """March 1973: an integer below it is in other units than nanoseconds."""
+_LONGEST_DATE = len("2026-12-25")
 DEFAULT_VENUE = "chain"
 
 
@@ -53,7 +54,16 @@ def read_csv(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise InputError(f"no file {path}")
     try:
-        frame = pl.read_csv(path, infer_schema_length=None, null_values=_NOTHING)
+        heads = pl.read_csv(path, n_rows=0).columns
+        separator = next((mark for mark in ";\t" if len(heads) == 1 and mark in heads[0]), ",")
+        # Spreadsheets of half of Europe write semicolons, because a comma is their decimal point.
+        frame = pl.read_csv(
+            path,
+            separator=separator,
+            decimal_comma=separator == ";",
+            infer_schema_length=None,
+            null_values=_NOTHING,
+        )
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
     return frame.rename({name: name.strip() for name in frame.columns})
@@ -65,6 +75,9 @@ def frame_from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
 
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"from_pandas takes a pandas DataFrame, was {type(frame).__name__}")
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()].tolist()
+        raise InputError(f"the table has the columns {', '.join(map(str, twice))} more than once")
     columns: dict[str, pl.Series] = {}
     for name in frame.columns:
         column = frame[name]
@@ -221,6 +234,8 @@ def _parse(text: str) -> int:
     text = text.strip()
     if text.isdigit():
         return int(text) if _EARLIEST_NS < int(text) < 2**63 else _MISSING
+    if len(text) <= _LONGEST_DATE:
+        return _MISSING  # a day without its time of day: eight hours are a third of a daily option's life
     try:
         when = datetime.fromisoformat(text)
     except ValueError:

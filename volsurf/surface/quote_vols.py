@@ -95,7 +95,7 @@ def quote_vols(
     forward = found.forward[group]
     mark(np.isnan(forward), QuoteReason.NO_FORWARD)
 
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         # log1p of the distance, not the log of the ratio: it keeps its digits next to the forward.
         k = np.log1p((layout.strike - forward) / forward)
         money = np.where(layout.inverse, 1.0, 1.0 / (forward * discounts))
@@ -125,7 +125,7 @@ def quote_vols(
     vega[priced], delta[priced] = greeks.vega, greeks.delta
 
     deviation = _atm_vol(layout, reason == 0, two_sided & ~in_the_money, k, vol)[group] * np.sqrt(np.maximum(years, 0))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         half = np.where(two_sided, 0.5 * (ask_vol - bid_vol), _tick(board, layout, bid, ask, money) / vega)
         mark(np.abs(k) > rules.maximum_moneyness * deviation, QuoteReason.TOO_FAR)
         mark(vega < rules.minimum_vega, QuoteReason.LOW_VEGA)
@@ -183,7 +183,7 @@ def _venue_forwards(board: QuoteBoard, layout: QuoteLayout) -> dict[str, FloatAr
             time = np.where(heard, _ticker_time(board, ids), -1)
             latest[i] = np.median(index[time == time.max()])
     index = board.index[layout.ids]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         moved = latest[layout.index_group] / index
         moved = np.where(np.isfinite(moved) & (index > 0), moved, 1.0)
     now = latest[layout.group_index] if len(layout) else np.zeros(0)
@@ -251,7 +251,7 @@ def _atm_vol(layout: QuoteLayout, usable: BoolArray, best: BoolArray, k: FloatAr
 
 def _tick(board: QuoteBoard, layout: QuoteLayout, bid: FloatArray, ask: FloatArray, money: FloatArray) -> FloatArray:
     """The tick at each row's price, in units of the forward."""
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         price = np.where(np.isfinite(bid), bid, ask) / money
         return board.universe.ticks(layout.ids, price) * money
 

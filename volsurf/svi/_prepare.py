@@ -24,6 +24,7 @@ VOL_MIN, VOL_MAX = 1e-4, 100.0
 K_MAX = 100.0
 YEARS_MIN, YEARS_MAX = 1e-8, 1000.0
 ERROR_MIN = 1e-7
+WEIGHT_MIN, WEIGHT_MAX = 1e-12, 1e12
 THIN_ITERATIONS = 12
 
 
@@ -36,7 +37,7 @@ def check_quote(k: float, vol: float, error: float, weight: float) -> int:
         return BAD_VOL
     if not 0.0 < error < math.inf:
         return BAD_ERROR
-    if not 0.0 < weight < math.inf:
+    if not WEIGHT_MIN <= weight <= WEIGHT_MAX:
         return ZERO_WEIGHT
     return USED
 

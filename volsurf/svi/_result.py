@@ -9,9 +9,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from volsurf.svi.arbitrage import Certificate, check_butterfly
-from volsurf.svi.calendar import check_calendar
-from volsurf.svi.params import RawSVI
+from volsurf._arguments import as_reals
+from volsurf.svi.arbitrage import Certificate, butterfly_certificate
+from volsurf.svi.calendar import calendar_certificate
+from volsurf.svi.params import RawSVI, check_rows
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -59,7 +60,7 @@ class QuoteUse(IntEnum):
     BAD_ERROR = 4
     """Error bar zero, negative or infinite."""
     ZERO_WEIGHT = 5
-    """Weight not a positive number."""
+    """Weight not between 1e-12 and 1e12."""
     NO_SLICE = 6
     """The slice itself is invalid."""
 
@@ -104,6 +105,11 @@ class SVIFit:
 
     def __len__(self) -> int:
         return int(self.years.size)
+
+    def __repr__(self) -> str:
+        ends = np.bincount(self.result, minlength=len(FitResult)).tolist()
+        tally = ", ".join(f"{n} {end.name.lower()}" for end, n in zip(FitResult, ends, strict=True) if n)
+        return f"SVIFit({len(self)} slices: {tally or 'none'}; {self.use_flat.size} quotes)"
 
     @cached_property
     def params(self) -> RawSVI:
@@ -164,7 +170,7 @@ class SVIFit:
     @cached_property
     def butterfly(self) -> Certificate:
         """Certificate of each slice."""
-        return check_butterfly(self.params)
+        return butterfly_certificate(np.array(self.raw.T, order="C"), self.years.shape)
 
     @cached_property
     def calendar_pairs(self) -> tuple[Ints, Ints]:
@@ -177,8 +183,9 @@ class SVIFit:
     @cached_property
     def calendar(self) -> Certificate:
         """Certificate of each of `calendar_pairs`."""
-        near, far = (RawSVI(*np.ascontiguousarray(self.raw[index].T)) for index in self.calendar_pairs)
-        return check_calendar(near, far)
+        near, far = self.calendar_pairs
+        columns = np.array(self.raw.T, order="C")
+        return calendar_certificate(columns[:, near], columns[:, far], near.shape)
 
     @cached_property
     def covariance(self) -> Floats:
@@ -204,7 +211,8 @@ class SVIFit:
         √(J C Jᵀ) with C = ŝ²A⁻¹: A the Gauss–Newton matrix of the objective, ŝ² the noise that the residuals show, raised by
         (1+ρ₁)/(1−ρ₁) for their autocorrelation.
         """
-        moneyness = np.asarray(k, dtype=np.float64)
+        moneyness = as_reals("k", k)
+        check_rows(moneyness, self.years.shape)
         columns = np.broadcast_to(np.atleast_1d(moneyness), (len(self), np.atleast_1d(moneyness).shape[-1]))
         alpha, up, low, mu, varsigma = (self.scaled[:, i, None] for i in range(5))
         half = 0.5 * np.exp(varsigma)

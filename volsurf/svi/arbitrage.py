@@ -79,19 +79,16 @@ def check_butterfly(svi: RawSVI) -> Certificate:
 
     It never raises for what a slice holds: NaN, slopes of 2 and more and negative variance are verdicts.
     """
+    # A copy, because numba would compile the kernel afresh, for 10 s, for the read-only arrays of a RawSVI.
+    columns = np.array([svi.a, svi.b, svi.rho, svi.m, svi.sigma]).reshape(5, -1)
+    return butterfly_certificate(columns, svi.shape)
+
+
+def butterfly_certificate(columns: Array, shape: tuple[int, ...]) -> Certificate:
+    """`check_butterfly` of slices given as a contiguous, writable (5, n) array of a, b, rho, m and sigma."""
     ensure_compiled("svi")
-    # Copies, because numba would compile the kernel afresh, for 10 s, for the read-only arrays of a RawSVI.
-    a, b, rho, m, sigma = (np.array(value, ndmin=1) for value in (svi.a, svi.b, svi.rho, svi.m, svi.sigma))
-    verdict, condition, worst_k, worst_value, nodes = certify_butterfly(a, b, rho, m, sigma, True)
-    shape = svi.shape
-    return Certificate(
-        "butterfly",
-        verdict.reshape(shape),
-        condition.reshape(shape),
-        worst_k.reshape(shape),
-        worst_value.reshape(shape),
-        nodes.reshape(shape),
-    )
+    a, b, rho, m, sigma = columns
+    return Certificate.of("butterfly", certify_butterfly(a, b, rho, m, sigma, True), shape)
 
 
 @helper()

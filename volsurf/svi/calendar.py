@@ -85,24 +85,21 @@ def check_calendar(near: RawSVI, far: RawSVI) -> Certificate:
         raise InputError(
             f"near has shape {near.shape}, far has {far.shape}; they must pair up slice by slice"
         ) from error
-    ensure_compiled("svi")
     size = shape or (1,)
-    a1, b1, rho1, m1, sigma1, a2, b2, rho2, m2, sigma2 = (
-        np.array(np.broadcast_to(value, size), order="C")  # writable copies, see `check_butterfly`
+    first, second = (
+        np.array([np.broadcast_to(value, size) for value in (svi.a, svi.b, svi.rho, svi.m, svi.sigma)])
         for svi in (near, far)
-        for value in (svi.a, svi.b, svi.rho, svi.m, svi.sigma)
     )
-    verdict, condition, worst_k, worst_value, nodes = certify_calendar(
-        a1, b1, rho1, m1, sigma1, a2, b2, rho2, m2, sigma2, True
-    )
-    return Certificate(
-        "calendar",
-        verdict.reshape(shape),
-        condition.reshape(shape),
-        worst_k.reshape(shape),
-        worst_value.reshape(shape),
-        nodes.reshape(shape),
-    )
+    return calendar_certificate(first, second, shape)
+
+
+def calendar_certificate(near: Array, far: Array, shape: tuple[int, ...]) -> Certificate:
+    """`check_calendar` of slices given as contiguous, writable (5, n) arrays of a, b, rho, m and sigma."""
+    ensure_compiled("svi")
+    a1, b1, rho1, m1, sigma1 = near
+    a2, b2, rho2, m2, sigma2 = far
+    outcome = certify_calendar(a1, b1, rho1, m1, sigma1, a2, b2, rho2, m2, sigma2, True)
+    return Certificate.of("calendar", outcome, shape)
 
 
 @helper()

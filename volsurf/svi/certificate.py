@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from typing import Self
 
 EXACT_POLYNOMIAL = "exact-polynomial"
 """Evidence: the sign of a polynomial on the whole half-line, with every rounding error bounded; no grid of strikes."""
@@ -42,7 +47,7 @@ class Condition(IntEnum):
 
 
 _BUTTERFLY = {
-    Condition.HOLDS: "no butterfly arbitrage at any strike; lowest g {value:.4g}, at k = {k:.4g}",
+    Condition.HOLDS: "no butterfly arbitrage at any strike; lowest g around the smile {value:.4g}, at k = {k:.4g}",
     Condition.DENSITY: "butterfly arbitrage: the density is negative at k = {k:.6g}, where g = {value:.4g}",
     Condition.RIGHT_SLOPE: "butterfly arbitrage in the right wing: slope b (1 + rho) is not below 2; "
     "g = {value:.4g} at k = {k:.6g}",
@@ -94,6 +99,12 @@ class Certificate:
     """Subdivision nodes that were examined; 0 where a condition on the parameters alone decided."""
     evidence: str = EXACT_POLYNOMIAL
     """Kind of evidence behind the verdicts."""
+
+    @classmethod
+    def of(cls, kind: str, outcome: Sequence[npt.NDArray[Any]], shape: tuple[int, ...]) -> Self:
+        """Of the five columns that the kernels return."""
+        verdict, condition, worst_k, worst_value, nodes = (column.reshape(shape) for column in outcome)
+        return cls(kind, verdict, condition, worst_k, worst_value, nodes)
 
     @property
     def proved(self) -> npt.NDArray[np.bool_]:

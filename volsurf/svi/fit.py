@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from volsurf._arguments import as_reals
 from volsurf._jit import ensure_compiled
 from volsurf.errors import InputError
 from volsurf.svi._batch import fit_batch
@@ -123,7 +124,7 @@ def fit_slices(
     errors = _vector("error", error, np.float64, count)
     sides = np.zeros(count, np.int8) if side is None else _vector("side", side, np.int8, count)
     weights = np.ones(count) if weight is None else _vector("weight", weight, np.float64, count)
-    times = np.asarray(years, dtype=np.float64)
+    times = as_reals("years", years)
     # Copies, because the fit keeps these and freezes what it keeps.
     times = np.full(slices, times) if times.ndim == 0 else _vector("years", times, np.float64, slices).copy()
     surfaces = np.zeros(slices, np.int64) if surface is None else _vector("surface", surface, np.int64, slices).copy()
@@ -143,7 +144,7 @@ def fit_slices(
         start_years[here] = previous.years[there]
     centre = np.full((slices, 5), np.nan)
     if prior_centre is not None:
-        centre[:] = np.asarray(prior_centre, dtype=np.float64)
+        centre[:] = as_reals("prior_centre", prior_centre)
     fit = SVIFit(
         years=times,
         surface=surfaces,
@@ -186,10 +187,16 @@ def _match(keys: Ints, previous: SVIFit) -> tuple[Ints, Ints]:
 
 def _vector(name: str, value: npt.ArrayLike, dtype: Any, size: int | None = None) -> npt.NDArray[Any]:
     """A contiguous 1-D array of the caller's numbers."""
-    try:
-        array = np.ascontiguousarray(value, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must hold numbers only: {error}") from error
+    if dtype is np.float64:
+        array: npt.NDArray[Any] = np.ascontiguousarray(as_reals(name, value))
+    else:
+        try:
+            with np.errstate(invalid="ignore"):
+                array = np.ascontiguousarray(value, dtype=dtype)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} must hold numbers only: {error}") from error
+        if np.asarray(value).dtype.kind == "f" and not np.array_equal(array, value):
+            raise InputError(f"{name} must hold whole numbers only")
     if array.ndim != 1 or (size is not None and array.size != size):
         expected = "one-dimensional" if size is None else f"of shape ({size},)"
         raise InputError(f"{name} must be {expected}, was of shape {array.shape}")
@@ -199,14 +206,11 @@ def _vector(name: str, value: npt.ArrayLike, dtype: Any, size: int | None = None
 
 def _flatten(name: str, value: Ragged) -> tuple[Floats, Ints]:
     """All quotes in one array, and the offsets of the slices."""
-    try:
-        if isinstance(value, list | tuple) and any(np.ndim(piece) for piece in value):
-            pieces = [np.asarray(piece, dtype=np.float64) for piece in value]
-        else:
-            array = np.asarray(value, dtype=np.float64)
-            pieces = list(array) if array.ndim == 2 else [array] if array.size or array.ndim != 1 else []
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must hold numbers: a list of 1-D arrays, a 2-D or a 1-D array ({error})") from error
+    if isinstance(value, list | tuple) and any(isinstance(piece, list | tuple) or np.ndim(piece) for piece in value):
+        pieces = [as_reals(name, cast("npt.ArrayLike", piece)) for piece in value]
+    else:
+        array = as_reals(name, cast("npt.ArrayLike", value))
+        pieces = list(array) if array.ndim == 2 else [array] if array.size or array.ndim != 1 else []
     for piece in pieces:
         if piece.ndim != 1:
             raise InputError(
@@ -220,7 +224,7 @@ def _flatten(name: str, value: Ragged) -> tuple[Floats, Ints]:
 def _matching(name: str, value: Ragged, offsets: Ints) -> Floats:
     """`value` flattened, which must have the slices of k; a scalar is repeated."""
     if not isinstance(value, list | tuple) and np.ndim(cast("npt.ArrayLike", value)) == 0:
-        return np.full(int(offsets[-1]), float(np.asarray(value, dtype=np.float64)))
+        return np.full(int(offsets[-1]), as_reals(name, cast("npt.ArrayLike", value))[()])
     flat, own = _flatten(name, value)
     if not np.array_equal(own, offsets):
         raise InputError(f"{name} has {np.diff(own).tolist()} quotes in its slices, k has {np.diff(offsets).tolist()}")

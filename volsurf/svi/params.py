@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from volsurf._arguments import as_reals
 from volsurf.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 
-def _float_array(name: str, value: npt.ArrayLike) -> Array:
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be a number or an array of numbers, was {value!r}") from error
+def check_rows(k: Array, shape: tuple[int, ...]) -> None:
+    """InputError unless log-moneynesses of this shape can be asked of slices of that one."""
+    if shape and (k.ndim > 2 or (k.ndim == 2 and k.shape[0] != shape[0])):
+        raise InputError(
+            f"k has shape {k.shape}; for {shape[0]} slices it must be a number, one dimension (the same k for every slice) or "
+            f"({shape[0]}, m) (a row of k for each)"
+        )
 
 
 def _refuse(bad: npt.NDArray[np.bool_], name: str, values: Array, rule: str) -> None:
@@ -47,7 +50,7 @@ def _refuse(bad: npt.NDArray[np.bool_], name: str, values: Array, rule: str) -> 
 def _broadcast_fields(instance: object) -> dict[str, Array]:
     """Turn the fields of a frozen dataclass into read-only float64 arrays of one common shape, () or (n,)."""
     names = [f.name for f in fields(instance)]  # type: ignore[arg-type]
-    given = {name: _float_array(name, getattr(instance, name)) for name in names}
+    given = {name: as_reals(name, getattr(instance, name)) for name in names}
     try:
         shape = np.broadcast_shapes(*(value.shape for value in given.values()))
     except ValueError as error:
@@ -67,7 +70,7 @@ def _broadcast_fields(instance: object) -> dict[str, Array]:
 
 
 def _years(years: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
-    value = _float_array("years", years)
+    value = as_reals("years", years)
     _refuse(~(np.isfinite(value) & (value > 0)), "years", value, "time to expiry must be positive and finite")
     try:
         return np.broadcast_to(value, shape)
@@ -212,20 +215,16 @@ class RawSVI:
         a, b, u, l, sigma, t, t_inverse, radius, k_ = self._terms(k)
         w = a + 0.5 * sigma * (u * t + l * t_inverse)
         slope = (u * t - l * t_inverse) / (2.0 * radius)
-        curvature = b / (sigma * radius**3)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            curvature = b / (sigma * radius**3)
             return np.asarray((1.0 - 0.5 * k_ * slope / w) ** 2 - 0.25 * slope**2 * (1.0 / w + 0.25) + 0.5 * curvature)
 
     def _terms(self, k: npt.ArrayLike) -> tuple[Array, ...]:
         """(a, b, U, L, sigma, t, 1/t, R, k), broadcast against each other by the rule of `total_variance`."""
-        k_ = _float_array("k", k)
+        k_ = as_reals("k", k)
         a, b, u, l, m, sigma = self.a, self.b, self.right_slope, self.left_slope, self.m, self.sigma
+        check_rows(k_, self.shape)
         if self.shape and k_.ndim:
-            if k_.ndim > 2 or (k_.ndim == 2 and k_.shape[0] != self.shape[0]):
-                raise InputError(
-                    f"k has shape {k_.shape}; for {self.shape[0]} slices it must be a number, one dimension (the same k "
-                    f"for every slice) or ({self.shape[0]}, m) (a row of k for each)"
-                )
             a, b, u, l, m, sigma = (value[:, None] for value in (a, b, u, l, m, sigma))
         x = (k_ - m) / sigma
         radius = np.hypot(1.0, x)

@@ -20,6 +20,8 @@ _SHORTER = (
     (re.compile(r"^[ \t]*(?:/\*\*.*?\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL), ""),
     (re.compile(r"^[ \t]+|\n(?=\n)", re.MULTILINE), ""),
     (re.compile(r"^export (?=const|function)", re.MULTILINE), ""),
+    (re.compile(r"\b(if|for) \("), r"\1("),
+    (re.compile(r"\) \{"), "){"),
     (re.compile(r" (=>|===|!==|&&|\|\||\?\?|\+=|[?<>]|[<>]=) "), r"\1"),  # operators that no text or style contains
 )
 

@@ -56,6 +56,10 @@ class Dashboard(ipywidgets.VBox):
             [self.surface, self.smiles], layout=layout(flex="1 1 0", min_height="0", width="100%", margin="0")
         )
         super().__init__([self.status, panels], layout=layout(height=height, width="100%", overflow="hidden"))
+        # By these names the style in status.js finds them, to put them below one another where there is little width.
+        self.add_class("volsurf-dashboard")
+        panels.add_class("volsurf-panels")
+        self.smiles.add_class("volsurf-smiles")
         self.underlying, self.theme = underlying, theme
         for panel in (self.status, self.surface, self.smiles):
             traitlets.link((self, "underlying"), (panel, "underlying"))

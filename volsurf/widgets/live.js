@@ -142,7 +142,8 @@ const MEDIA = () => matchMedia("(prefers-color-scheme: dark)");
 
 function luminance(css) {
   const context = document.createElement("canvas").getContext("2d");
-  context.fillStyle = css; // any CSS colour comes back as #rrggbb
+  // Any CSS colour comes back as #rrggbb.
+  context.fillStyle = css;
   const [r, g, b] = [1, 3, 5].map((i) => parseInt(context.fillStyle.slice(i, i + 2), 16) / 255);
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
@@ -167,8 +168,9 @@ export function palette(el, mode) {
 
 // --- the life of a view -----------------------------------------------------------------------------------------
 const VIEW_STYLE = `
-.vs-panel{position:relative;width:100%;height:100%;min-height:120px;overflow:hidden;box-sizing:border-box;
+.vs-panel{position:relative;width:100%;height:100%;min-height:120px;overflow:hidden;box-sizing:border-box;outline:none;
   font-family:var(--vs-font);color:var(--vs-text);background:var(--vs-background)}
+.vs-panel:focus-visible::after{content:"";position:absolute;inset:0;border:2px solid var(--vs-bid);pointer-events:none}
 .vs-panel>canvas{position:absolute;inset:0;width:100%;height:100%;display:block;transition:filter .3s,opacity .3s}
 .vs-panel.vs-old>canvas{filter:grayscale(1);opacity:.6}
 .vs-notice{position:absolute;left:50%;top:46%;transform:translate(-50%,-50%);max-width:80%;padding:10px 16px;border-radius:6px;
@@ -181,12 +183,18 @@ background:var(--vs-raised);border:1px solid var(--vs-grid);border-radius:4px;pa
 const STALE_AFTER = 3;
 
 /**
- * Run a view. `panel` has name, nodes, draw(palette) and may have style, frame(decoded), changes (trait: function), resize(width, height), idle() and dispose().
+ * Run a view. `panel` has name, nodes, draw(palette) and may have label (what it is and which keys it takes: then it can have
+ * the focus), style, frame(decoded), changes (trait: function), resize(width, height), idle() and dispose().
  * Returns {host, invalidate, age, fps, dispose}; `notice(text)` of the panel, when it returns one, replaces the usual empty state.
  */
 export function live({ model, el, panel, stale = true }) {
   const host = document.createElement("div");
   host.className = `vs-panel vs-${panel.name}`;
+  if (panel.label) {
+    host.tabIndex = 0;
+    host.setAttribute("role", "application");
+    host.setAttribute("aria-label", panel.label);
+  }
   const style = document.createElement("style");
   style.textContent = VIEW_STYLE + (panel.style || "");
   const notice = document.createElement("div");
@@ -196,7 +204,7 @@ export function live({ model, el, panel, stale = true }) {
   el.append(host);
 
   const state = { colours: null, next: null, raf: 0, timer: 0, drawn: 0, drawMs: 0, busyUntil: 0, heard: 0, framed: 0, answered: 0,
-    says: ["connecting", "connecting…"], seen: true, number: 0, times: [], disposed: false, feedAge: -Infinity, feedAt: 0, beats: 0 };
+    says: ["connecting", "connecting…"], seen: true, number: 0, times: [], disposed: false, cut: false, feedAge: -Infinity, feedAt: 0, beats: 0 };
   const now = () => performance.now() / 1000;
   const opened = now();
 
@@ -277,7 +285,7 @@ export function live({ model, el, panel, stale = true }) {
     } else if (says === "failed") words = text;
     else if (age > STALE_AFTER) {
       const silent = t - state.answered > STALE_AFTER;
-      words = silent ? `no frame for ${ageText(age)}\nthe kernel is busy, stopped or out of reach`
+      words = silent ? `no frame for ${ageText(age)}\n${state.cut ? "the kernel was restarted or ended: run the cell again" : "the kernel is busy, stopped or out of reach"}`
         : `${says === "disconnected" ? "disconnected, last frame" : "no frame for"} ${ageText(age)}${says === "disconnected" ? " ago" : ""}\n${text.replace(/^no frame for [^:]*: /, "")}`;
     }
     // The engine may be well while the venue is silent: its frames say how long.
@@ -321,7 +329,11 @@ export function live({ model, el, panel, stale = true }) {
 
   const changes = [["theme", restyle], ...Object.entries(panel.changes ?? {}).map(([name, fn]) => [name, () => { fn(); view.invalidate(); }])];
   const watching = () => !document.hidden && state.seen;
-  const ready = () => model.send({ k: "ready", ms: state.drawMs });
+  // After a restart of the kernel the old views stay on the page, and what they send is refused.
+  function say(k) {
+    try { model.send({ k, ms: state.drawMs }); state.cut = false; } catch { state.cut = true; }
+  }
+  const ready = () => say("ready");
   function wake() {
     if (!watching()) return;
     ready();
@@ -332,7 +344,8 @@ export function live({ model, el, panel, stale = true }) {
   document.addEventListener("visibilitychange", wake);
   const sizes = new ResizeObserver(() => {
     panel.resize?.(host.clientWidth, host.clientHeight);
-    restyle(); // and the first time, when the panel comes into the page and has a style to follow
+    // And the first time, when the panel comes into the page and has a style to follow.
+    restyle();
   });
   sizes.observe(host);
   // Scrolled out of sight is as good as hidden: no heartbeat, no frames.
@@ -348,7 +361,7 @@ export function live({ model, el, panel, stale = true }) {
   const media = MEDIA();
   media.addEventListener("change", restyle);
   const beat = setInterval(() => {
-    if (state.beats++ % 2 && watching()) model.send({ k: "hb", ms: state.drawMs });
+    if (state.beats++ % 2 && watching()) say("hb");
     look();
   }, 500);
   restyle();

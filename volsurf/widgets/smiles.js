@@ -73,8 +73,9 @@ function render({ model, el }) {
 
   const panel = {
     name: "smiles",
+    label: "smiles by expiry: click one or use the arrow keys to enlarge it, Escape for all",
     nodes: [canvas, tools],
-    style: ".vs-smiles{outline:none}.vs-smiles .vs-tools{display:none}",
+    style: ".vs-smiles .vs-tools{display:none}",
     frame(decoded) {
       data = decoded;
       starts = markStarts(data);
@@ -298,14 +299,16 @@ function render({ model, el }) {
     ctx.lineWidth = 1;
     ctx.strokeRect(x + 3.5, y + 3.5, w - 7, h - 7);
     const { v } = body(ctx, p, i, { x: x + 44, y: y + 46, w: w - 58, h: h - 70 }, false, w > 260 ? 2.4 : 1.8, 1.4, 56, [w / 62, h / 46], 10);
-    const edge = badge(ctx, p, v, x + w - 12, y + 18, v.short, 11);
+    ctx.font = `600 12px ${p.font}`;
+    const name = dateText(data.expiry_ms[i]);
+    const after = x + 12 + ctx.measureText(name).width + 8;
+    // Too narrow for the date and the verdict's word: its shape alone says it.
+    const word = after + 24 + ctx.measureText(v.short).width > x + w - 12 ? "" : v.short;
+    const edge = badge(ctx, p, v, x + w - 12, y + 18, word, 11);
     ctx.textAlign = "left";
-    ctx.textBaseline = "middle";
     ctx.font = `600 12px ${p.font}`;
     ctx.fillStyle = p.text;
-    const name = dateText(data.expiry_ms[i]);
     ctx.fillText(name, x + 12, y + 18);
-    const after = x + 12 + ctx.measureText(name).width + 8;
     ctx.font = `11px ${p.font}`;
     ctx.fillStyle = p.muted;
     const days = daysText(data.years[i]);
@@ -402,8 +405,6 @@ function render({ model, el }) {
 
   const view = live({ model, el, panel });
   const host = view.host;
-  host.tabIndex = 0;
-  host.setAttribute("aria-label", "smiles by expiry: click one to enlarge it, Escape for all");
   const place = (e) => { const b = host.getBoundingClientRect(); return [e.clientX - b.left, e.clientY - b.top]; };
   host.addEventListener("pointermove", (e) => { pointer = place(e); view.invalidate(); });
   host.addEventListener("pointerleave", () => { pointer = null; view.invalidate(); });
@@ -412,7 +413,11 @@ function render({ model, el }) {
     const cell = cells.find((c) => x >= c.x && x < c.x + c.w && y >= c.y && y < c.y + c.h);
     if (cell) choose(cell.i);
   });
-  const step = (by) => { const i = chosen(); if (i >= 0) choose(Math.min(Math.max(i + by, 0), data.expiry_ms.length - 1)); };
+  // With none enlarged, forward begins with the nearest expiry and back with the farthest.
+  const step = (by) => {
+    const n = data?.expiry_ms.length;
+    if (n) choose(Math.min(Math.max((chosen() < 0 && by < 0 ? n : chosen()) + by, 0), n - 1));
+  };
   back.addEventListener("click", () => choose(-1));
   earlier.addEventListener("click", () => step(-1));
   later.addEventListener("click", () => step(1));

@@ -1,17 +1,24 @@
 // One line that says whether what is on the screen can be believed. status.py is the other end.
 import { ageText, clockText, live } from "./live.js";
 
+// A narrow line gives up the facts from the right, then the state's last words, but never the choice of underlying. The same
+// style lays out a narrow dashboard (dashboard.py names its parts): panels below one another, in a box that scrolls.
 const STYLE = `.vs-panel.vs-status{min-height:0;display:flex;align-items:center;gap:18px;padding:0 14px;white-space:nowrap;
 font-variant-numeric:tabular-nums;border-bottom:1px solid var(--vs-grid)}
 .vs-name{font-weight:700;font-size:15px;letter-spacing:.02em}
-.vs-pick{display:flex;border:1px solid var(--vs-grid);border-radius:5px;overflow:hidden}
+.vs-pick{flex:none;display:flex;border:1px solid var(--vs-grid);border-radius:5px;overflow:hidden}
 .vs-pick button{font:600 12px var(--vs-font);padding:4px 12px;border:0;background:none;color:var(--vs-muted);cursor:pointer}
 .vs-pick button[aria-pressed=true]{background:var(--vs-text);color:var(--vs-background)}
 .vs-pick button:focus-visible{outline:2px solid var(--vs-bid);outline-offset:-2px}
-.vs-state{display:flex;align-items:center;gap:7px;font-size:13px;font-weight:600;min-width:150px}
-.vs-facts{display:flex;gap:20px;margin-left:auto;overflow:hidden}
+.vs-state{flex:0 3 auto;display:flex;align-items:center;gap:7px;font-size:13px;font-weight:600;min-width:20px}
+.vs-state span+span{overflow:hidden;text-overflow:ellipsis}
+.vs-facts{flex:1 1 0;display:flex;flex-wrap:wrap;justify-content:flex-end;gap:20px;height:34px;overflow:hidden}
 .vs-fact{display:flex;flex-direction:column;align-items:flex-end;line-height:1.25}
-.vs-fact b{font-size:13px;font-weight:600}.vs-fact span{font-size:10px;color:var(--vs-muted)}`;
+.vs-fact b{font-size:13px;font-weight:600}.vs-fact span{font-size:10px;color:var(--vs-muted)}
+.volsurf-dashboard{container-type:inline-size}
+@container (max-width:760px){.vs-name{display:none}
+.volsurf-panels{flex-direction:column!important;overflow:hidden auto!important}
+.volsurf-panels>*{flex:0 0 auto!important;height:360px!important}.volsurf-panels>.volsurf-smiles{height:860px!important}}`;
 
 const FACTS = [["frames", "frames/s"], ["age", "frame age"], ["messages", "messages/s"], ["expiries", "expiries fitted"],
   ["certified", "arbitrage-free"], ["work", "frame time"], ["clock", "UTC"]];
@@ -91,6 +98,8 @@ function render({ model, el }) {
       put(words, says === "live" ? `live${feed ? ` · ${feed}` : ""}` : why.split("\n")[0] || says);
       state.title = why;
       put(values.age, Number.isFinite(age) ? ageText(age) : "–");
+      // The last rate is no longer one.
+      if (age > 3 && age < Infinity) put(values.frames, "–");
       values.age.style.color = age > 3 && age < Infinity ? "var(--vs-bad)" : "";
     },
   };

@@ -199,6 +199,7 @@ function render({ model, el }) {
   let ranges = {};
   let pointer = null;
   let drag = null;
+  let armed = false;
   let eye = HOME.slice();
   let size = [1, 1];
 
@@ -223,8 +224,9 @@ function render({ model, el }) {
 
   const panel = {
     name: "surface",
+    label: "implied vol surface: drag or arrow keys to turn, plus and minus to zoom",
     nodes: [solid, over, tools],
-    style: `.vs-surface{outline:none;cursor:grab;touch-action:none}.vs-surface:active{cursor:grabbing}
+    style: `.vs-surface{cursor:grab;touch-action:pan-y}.vs-surface:active{cursor:grabbing}
 .vs-surface .vs-tools{opacity:.5;transition:opacity .2s}.vs-surface:hover .vs-tools,.vs-tools:focus-within{opacity:1}`,
     frame(decoded) {
       data = decoded;
@@ -281,17 +283,17 @@ function render({ model, el }) {
     for (const x of [-half[0], half[0]]) line(x, -half[1], 0, x, half[1], 0);
     for (const y of [-half[1], half[1]]) line(-half[0], y, 0, half[0], y, 0);
 
-    if (gpu) {
-      const vertices = new Float32Array(3 * rows.length * COLUMNS);
-      rows.forEach((row, r) => {
-        for (let c = 0; c < COLUMNS; c++) {
-          const i = r * COLUMNS + c;
-          vertices.set([X(grid.u[i]), Y(row.root), Z(grid.vol[i])], 3 * i);
-        }
-      });
-      gpu.draw({ matrix: cam.matrix, height: top, vertices, rows, grid: new Float32Array(lines), colours: model.get("colours"),
-        gridInk: p.dark ? [0.62, 0.68, 0.75, 0.2] : [0.2, 0.25, 0.3, 0.2] });
-    }
+    // The notice says why; axes without a surface would only puzzle.
+    if (!gpu) return;
+    const vertices = new Float32Array(3 * rows.length * COLUMNS);
+    rows.forEach((row, r) => {
+      for (let c = 0; c < COLUMNS; c++) {
+        const i = r * COLUMNS + c;
+        vertices.set([X(grid.u[i]), Y(row.root), Z(grid.vol[i])], 3 * i);
+      }
+    });
+    gpu.draw({ matrix: cam.matrix, height: top, vertices, rows, grid: new Float32Array(lines), colours: model.get("colours"),
+      gridInk: p.dark ? [0.62, 0.68, 0.75, 0.2] : [0.2, 0.25, 0.3, 0.2] });
 
     // --- words ---
     const label = (text, at, from, gap, style = p.text, align) => {
@@ -322,6 +324,7 @@ function render({ model, el }) {
     }
     // Titles run along their axis, outside its tick labels.
     const title = (text, from, to, middle, gap) => {
+      if (width < 280) return;
       const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
       const n = Math.hypot(dx, dy) || 1;
       const mid = [(from[0] + to[0]) / 2, (from[1] + to[1]) / 2];
@@ -354,7 +357,8 @@ function render({ model, el }) {
     ctx.font = `600 14px ${p.font}`;
     ctx.fillStyle = p.text;
     const name = data?.header.underlying ?? "";
-    ctx.fillText(name ? `${name} implied vol` : "", 14, 20);
+    // The tools share the line: a narrow panel has room for the name only.
+    ctx.fillText(name && width > 320 ? `${name} implied vol` : name, 14, 20);
     if (name && listed.length) {
       ctx.font = `11px ${p.font}`;
       ctx.fillStyle = p.muted;
@@ -395,8 +399,6 @@ function render({ model, el }) {
   start();
   view = live({ model, el, panel });
   const host = view.host;
-  host.tabIndex = 0;
-  host.setAttribute("aria-label", "implied vol surface: drag or arrow keys to turn, plus and minus to zoom");
   takeCamera();
   remesh();
 
@@ -408,6 +410,7 @@ function render({ model, el }) {
   host.addEventListener("pointerdown", (e) => {
     if (e.target.closest("button")) return;
     drag = place(e);
+    armed = true;
     host.setPointerCapture(e.pointerId);
   });
   host.addEventListener("pointermove", (e) => {
@@ -418,11 +421,11 @@ function render({ model, el }) {
   const drop = () => { if (drag) { drag = null; saveCamera(); } };
   host.addEventListener("pointerup", drop);
   host.addEventListener("pointercancel", drop);
-  host.addEventListener("pointerleave", () => { pointer = null; view.invalidate(); });
-  // A notebook must still scroll past the panel: the wheel zooms only once the panel was clicked, or with ctrl held.
+  host.addEventListener("pointerleave", () => { pointer = null; armed = false; view.invalidate(); });
+  // A notebook must still scroll past the panel: the wheel zooms only after a click, until the pointer leaves, or with ctrl held.
   let settle = 0;
   host.addEventListener("wheel", (e) => {
-    if (!e.ctrlKey && document.activeElement !== host) return;
+    if (!e.ctrlKey && !armed) return;
     e.preventDefault();
     turn(0, 0, Math.exp(-e.deltaY * 0.0012));
     clearTimeout(settle);

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,15 @@ Reals = npt.NDArray[np.float64]
 
 
 def as_reals(name: str, value: npt.ArrayLike) -> Reals:
-    """The argument as float64; InputError naming it where it is not numeric."""
-    array = np.asarray(value)
+    """The argument as float64, None and masked elements as NaN; InputError naming it where it is not numeric."""
+    array = _array(name, value)
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        array = np.where(np.ma.getmaskarray(value), np.nan, array)
     if array.dtype == np.float64:
         return array
+    if array.dtype.kind == "O" and array.ndim and not any(isinstance(one, str | bytes) for one in array.flat):
+        with contextlib.suppress(TypeError, ValueError):
+            return array.astype(np.float64)
     if array.dtype.kind not in "iuf":
         raise InputError(f"{name} must be real numbers, was {_described(value, array)}")
     return array.astype(np.float64)
@@ -27,10 +33,10 @@ def as_reals(name: str, value: npt.ArrayLike) -> Reals:
 
 def as_flags(name: str, value: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """The argument as booleans; integers 0 and 1 are accepted, anything else is an InputError naming it."""
-    array = np.asarray(value)
-    if array.dtype == np.bool_:
+    array = _array(name, value)
+    if array.dtype == np.bool_ and not np.ma.is_masked(value):
         return array
-    if array.dtype.kind not in "iu" or not np.isin(array, (0, 1)).all():
+    if array.dtype.kind not in "iu" or np.ma.is_masked(value) or not np.isin(array, (0, 1)).all():
         raise InputError(f"{name} must be True for a call and False for a put, was {_described(value, array)}")
     return array.astype(np.bool_)
 
@@ -63,6 +69,13 @@ def column(array: npt.NDArray[T], shape: tuple[int, ...]) -> npt.NDArray[T]:
     if not (flags.c_contiguous and flags.writeable and flags.aligned):
         array = array.copy(order="C")
     return array.reshape(-1)
+
+
+def _array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is no array of numbers: {error}") from error
 
 
 def _described(value: npt.ArrayLike, array: npt.NDArray[np.generic]) -> str:
