@@ -36,7 +36,7 @@ def installed_peers(options: Options) -> dict[str, Solver]:
 
 def _lets_be_precise(options: Options) -> Solver:
     """Compiled, one option a call: price over min(F, K), and −|ln(F/K)|."""
-    import lbp  # type: ignore[import-untyped]
+    import lbp
 
     price = (options.price / np.minimum(options.forward, options.strike)).tolist()
     moneyness = (-np.abs(np.log(options.forward / options.strike))).tolist()

@@ -124,7 +124,7 @@ def _interleaved(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 def simd() -> str:
     """Widest vector instructions the kernels are compiled to here: "avx512", "avx2", or the processor's architecture."""
-    import llvmlite.binding as llvm  # type: ignore[import-untyped]
+    import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
     if features.get("avx512f") and features.get("avx512dq"):
