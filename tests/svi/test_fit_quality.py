@@ -305,3 +305,17 @@ def test_locked_and_one_tick_books_are_taken_at_their_word(noisy: Quotes) -> Non
     rows = noisy.offsets[:-1] + 12
     assert np.all(np.isfinite(fit.raw))
     assert np.abs(fitted_vol(fit, noisy) - noisy.vol)[rows].max() <= 1e-4
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_an_innocuous_flat_smile_is_certified_and_fitted_closely(seed: int) -> None:
+    """Wystup (2018): five vols within half a percent of each other, as FX desks quote them, trap a careless SVI fit."""
+    rng = np.random.default_rng(seed)
+    years = rng.choice([1 / 52, 1 / 12, 0.25, 0.5, 1.0, 2.0])
+    level = rng.uniform(0.06, 0.15)
+    vol = level * (1.0 + rng.uniform(-0.0025, 0.0025, 5))
+    k = level * np.sqrt(years) * np.array([-1.28, -0.67, 0.0, 0.67, 1.28])
+    fit = fit_svi(k, vol, np.full(5, 5e-4), years=years, enforce=False)
+    assert fit.butterfly.proved.all()
+    miss = fit.params.vol(k, years).ravel() - vol
+    assert 1e4 * np.sqrt(np.mean(miss**2)) <= 5.0
