@@ -16,8 +16,6 @@ from volsurf.instruments import (
     Kind,
     Settlement,
     Universe,
-    instruments_from_bytes,
-    instruments_to_bytes,
     normalised_premium,
     venue_premium,
     years_between,
@@ -151,17 +149,3 @@ def test_years_are_exact_in_integers() -> None:
     # One nanosecond survives; a subtraction of doubles would lose it.
     assert years_between(now, now + 1) == 1 / NANOSECONDS_PER_YEAR
     assert years_between(now, now - NANOSECONDS_PER_YEAR) == -1.0
-
-
-def test_instruments_cross_a_boundary_unchanged() -> None:
-    rows = [option("A"), option("B", settlement=Settlement.LINEAR)]
-    assert instruments_from_bytes(instruments_to_bytes(rows)) == rows
-
-
-@given(st.binary(max_size=200))
-def test_bad_instrument_bytes_are_an_input_error(data: bytes) -> None:
-    try:
-        rows = instruments_from_bytes(data)
-    except InputError:
-        return
-    assert isinstance(rows, list)

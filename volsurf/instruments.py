@@ -7,7 +7,7 @@ So every other table (quotes, vols, dirty masks) can be an array indexed by that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, overload
 
@@ -315,16 +315,3 @@ def _same_contract(one: Instrument, other: Instrument) -> bool:
         other.expiry_ns,
         other.is_call,
     )
-
-
-def instruments_to_bytes(instruments: Sequence[Instrument]) -> bytes:
-    """MessagePack of a list of instruments, for the boundary between processes and the capture."""
-    return msgspec.msgpack.encode(list(instruments))
-
-
-def instruments_from_bytes(data: bytes | memoryview) -> list[Instrument]:
-    """Inverse of `instruments_to_bytes`; `InputError` on anything else."""
-    try:
-        return msgspec.msgpack.decode(data, type=list[Instrument])
-    except msgspec.DecodeError as error:
-        raise InputError(f"not a list of instruments: {error}") from error

@@ -22,7 +22,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from volsurf.sim.deribit import SimulatedDeribit
-from volsurf.sim.exchange import scaled_clock
 from volsurf.sim.listing import to_ns
 from volsurf.sim.market import Market
 
@@ -244,13 +243,6 @@ async def test_closing_frees_the_port_and_tells_the_clients() -> None:
         assert closed.value.rcvd.code == 1001
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
-
-
-def test_a_scaled_clock() -> None:
-    now = [5]
-    clock = scaled_clock(1000, 60.0, source=lambda: now[0])
-    now[0] = 7
-    assert clock() == 1120
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

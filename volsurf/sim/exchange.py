@@ -66,13 +66,6 @@ def real_clock() -> int:
     return time.time_ns()
 
 
-def scaled_clock(start_ns: int | None = None, scale: float = 1.0, source: Clock = real_clock) -> Clock:
-    """A clock that starts at `start_ns` (default: now) and runs `scale` times as fast as `source`."""
-    origin = source()
-    start = origin if start_ns is None else start_ns
-    return lambda: start + int((source() - origin) * scale)
-
-
 class Session(ABC):
     """One client of one exchange, without its socket. Times are ns of the shell's real clock."""
 
