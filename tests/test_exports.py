@@ -8,10 +8,13 @@ import sys
 import volsurf as vs
 
 PUBLIC = """
-    Certificate Chain ConfigError EngineError FeedError Feed Field FitResult Frame Greeks ImpliedVolStatus InputError
-    Instrument Kind NotReadyError ProtocolError QuoteBatch QuoteBoard QuoteVols RawSVI SVIFit Session Settlement Smile
-    StreamError Surface Universe Verdict VolsurfError attach black_greeks black_price build_smiles check_butterfly
-    check_calendar diagnose fit_smiles fit_surface fit_surfaces fit_svi implied_vol implied_vol_status live quote_vols
+    Bump Certificate Chain ConfigError ESSVI Enforcement EngineError EventJump Explanation Feed FeedError Field
+    FitResult Frame Greeks ImpliedVolStatus InputError Instrument Kind NotReadyError Portfolio PortfolioValue
+    Position ProtocolError QuoteBatch QuoteBoard QuoteVols RawSVI Report RiskTable SSVI SVIFit Session
+    Settlement Smile StreamError Surface ThroughHistory ThroughMatrix ThroughState Universe Verdict VolsurfError
+    attach black_greeks black_price build_smiles check_butterfly check_calendar diagnose explain fit_essvi
+    fit_event fit_smiles fit_ssvi fit_surface fit_surfaces fit_svi implied_vol implied_vol_status live
+    quote_vols through_matrix
 """
 
 

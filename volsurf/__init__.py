@@ -34,12 +34,22 @@ _HOME = {
     "volsurf.svi.params": ("RawSVI",),
     "volsurf.svi.arbitrage": ("Certificate", "Verdict", "check_butterfly"),
     "volsurf.svi.calendar": ("check_calendar",),
-    "volsurf.svi.fit": ("FitResult", "SVIFit", "fit_svi"),
+    "volsurf.svi.fit": ("Enforcement", "FitResult", "SVIFit", "fit_svi"),
+    "volsurf.svi.ssvi": ("SSVI", "fit_ssvi"),
+    "volsurf.svi.essvi": ("ESSVI", "fit_essvi"),
     "volsurf.surface.quote_vols": ("QuoteVols", "quote_vols"),
     "volsurf.surface.smile": ("Smile", "build_smiles", "fit_smiles"),
     "volsurf.surface.surface": ("Surface",),
     "volsurf.surface.chain": ("Chain", "fit_surface", "fit_surfaces"),
-    "volsurf.diagnostics.quality": ("diagnose",),
+    "volsurf.surface.event": ("EventJump", "fit_event"),
+    "volsurf.surface.positions": ("Portfolio", "Position"),
+    "volsurf.surface.portfolio": ("PortfolioValue",),
+    "volsurf.surface.risk": ("RiskTable",),
+    "volsurf.surface.bumps": ("Bump",),
+    "volsurf.diagnostics.quality": ("Report", "diagnose"),
+    "volsurf.diagnostics.through": ("ThroughMatrix", "ThroughState", "through_matrix"),
+    "volsurf.diagnostics.history": ("ThroughHistory",),
+    "volsurf.diagnostics.explain": ("Explanation", "explain"),
     "volsurf.feeds.feed": ("Feed",),
     "volsurf.engine.frame": ("Frame",),
     "volsurf.engine.session": ("Session", "attach", "live"),
@@ -63,7 +73,14 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from volsurf.diagnostics.quality import diagnose as diagnose
+    from volsurf.diagnostics.explain import Explanation as Explanation, explain as explain
+    from volsurf.diagnostics.history import ThroughHistory as ThroughHistory
+    from volsurf.diagnostics.quality import Report as Report, diagnose as diagnose
+    from volsurf.diagnostics.through import (
+        ThroughMatrix as ThroughMatrix,
+        ThroughState as ThroughState,
+        through_matrix as through_matrix,
+    )
     from volsurf.engine.frame import Frame as Frame
     from volsurf.engine.session import Session as Session, attach as attach, live as live
     from volsurf.errors import (
@@ -90,12 +107,17 @@ if TYPE_CHECKING:
         implied_vol_status as implied_vol_status,
     )
     from volsurf.quotes import Field as Field, QuoteBatch as QuoteBatch, QuoteBoard as QuoteBoard
+    from volsurf.surface.bumps import Bump as Bump
     from volsurf.surface.chain import (
         Chain as Chain,
         fit_surface as fit_surface,
         fit_surfaces as fit_surfaces,
     )
+    from volsurf.surface.event import EventJump as EventJump, fit_event as fit_event
+    from volsurf.surface.portfolio import PortfolioValue as PortfolioValue
+    from volsurf.surface.positions import Portfolio as Portfolio, Position as Position
     from volsurf.surface.quote_vols import QuoteVols as QuoteVols, quote_vols as quote_vols
+    from volsurf.surface.risk import RiskTable as RiskTable
     from volsurf.surface.smile import Smile as Smile, build_smiles as build_smiles, fit_smiles as fit_smiles
     from volsurf.surface.surface import Surface as Surface
     from volsurf.svi.arbitrage import (
@@ -104,5 +126,12 @@ if TYPE_CHECKING:
         check_butterfly as check_butterfly,
     )
     from volsurf.svi.calendar import check_calendar as check_calendar
-    from volsurf.svi.fit import FitResult as FitResult, SVIFit as SVIFit, fit_svi as fit_svi
+    from volsurf.svi.essvi import ESSVI as ESSVI, fit_essvi as fit_essvi
+    from volsurf.svi.fit import (
+        Enforcement as Enforcement,
+        FitResult as FitResult,
+        SVIFit as SVIFit,
+        fit_svi as fit_svi,
+    )
     from volsurf.svi.params import RawSVI as RawSVI
+    from volsurf.svi.ssvi import SSVI as SSVI, fit_ssvi as fit_ssvi

@@ -36,7 +36,14 @@ F = TypeVar("F", bound=Callable[..., object])
 KERNEL_MODULES: dict[str, tuple[str, ...]] = {
     "iv": ("volsurf.iv.black", "volsurf.iv.implied"),
     "quotes": ("volsurf.iv.forward",),
-    "svi": ("volsurf.svi.arbitrage", "volsurf.svi.calendar", "volsurf.svi._batch"),
+    "enforce": ("volsurf.svi._enforce",),
+    "blend": ("volsurf.svi.blend",),
+    "svi": (
+        "volsurf.svi.arbitrage",
+        "volsurf.svi.calendar",
+        "volsurf.svi._surface_certificates",
+        "volsurf.svi._batch",
+    ),
 }
 """The modules of each group of kernels. A group is compiled as a whole."""
 

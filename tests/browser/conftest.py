@@ -7,6 +7,7 @@ modules hold no coroutine tests.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -123,6 +124,39 @@ class Visit:
               return new Set(new Uint32Array(to.getImageData(0, 0, from.width, from.height).data.buffer)).size;
             }""",
             [name, layer],
+        )
+
+    def ink(self, name: str, role: str) -> str:
+        """One of a panel's colours as the page computes it, rgb(r, g, b)."""
+        return self.page.eval_on_selector(
+            f".vs-{name}",
+            """(e, role) => {
+              const probe = e.appendChild(document.createElement("i"));
+              probe.style.color = `var(--vs-${role})`;
+              const colour = getComputedStyle(probe).color;
+              probe.remove();
+              return colour;
+            }""",
+            role,
+        )
+
+    def painted(self, name: str, role: str, alpha: float = 1.0) -> int:
+        """Pixels of a panel's first canvas that have one of its colours, laid over its ground with this opacity."""
+        top, under = (
+            [float(part) for part in re.findall(r"[\d.]+", self.ink(name, which))[:3]] for which in (role, "background")
+        )
+        mixed = [alpha * t + (1 - alpha) * u for t, u in zip(top, under, strict=True)]
+        return self.page.evaluate(
+            """([name, mixed]) => {
+              const from = document.querySelector(`.vs-${name} > canvas`);
+              const to = new OffscreenCanvas(from.width, from.height).getContext("2d");
+              to.drawImage(from, 0, 0);
+              const data = to.getImageData(0, 0, from.width, from.height).data;
+              let count = 0;
+              for (let i = 0; i < data.length; i += 4) count += mixed.every((c, j) => Math.abs(data[i + j] - c) < 2.5);
+              return count;
+            }""",
+            [name, mixed],
         )
 
     def ground(self, name: str) -> str:

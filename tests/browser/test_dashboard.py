@@ -72,7 +72,8 @@ def test_what_a_trader_does(dashboard: DashboardProcess, visit: Open) -> None:
             break
     text = page.page.evaluate(readout)
     assert re.fullmatch(
-        r"\d+\.\d\d%   [\d.]+Δ (put|call) \| strike [\d,]+ \| \d+ \w{3} \d\d · [\d.]+ [hd] \| ln K/F [+−]\d\.\d{3}",
+        r"\d+\.\d\d% ±\d+(\.\d\d)?   [\d.]+Δ (put|call) \| strike [\d,]+ \| \d+ \w{3} \d\d · [\d.]+ [hd] \| ln K/F [+−]\d\.\d{3}"
+        r"( \| [a-z ]+: do not quote on it)?",
         text,
     ), text
 
@@ -99,6 +100,42 @@ def test_what_a_trader_does(dashboard: DashboardProcess, visit: Open) -> None:
     page.page.wait_for_function("document.querySelector('.vs-status').textContent.includes('9 / 9')")
     page.page.wait_for_timeout(500)
     page.keep("dashboard_eth")
+    page.check()
+
+
+def test_error_bands_and_what_not_to_quote_on_are_seen(dashboard: DashboardProcess, visit: Open) -> None:
+    page = visit(dashboard.url)
+    page.wait_drawn()
+    page.page.wait_for_selector(".vs-alert:has-text('30NOV26 17:36 has arbitrage: do not quote on it and 3 more')")
+    told = page.page.locator(".vs-alert").get_attribute("title")
+    assert told is not None
+    assert "11DEC26 17:36 is guarded: do not quote on it" in told.split("\n")
+    fact = page.page.locator(".vs-fact", has_text="30-day ATM vol").locator("b")
+    assert re.fullmatch(r"\d+\.\d% ±0\.\d\d", fact.inner_text())
+    certified = page.page.locator(".vs-fact", has_text="arbitrage-free").locator("b")
+    assert certified.inner_text() == "9 / 12"
+    assert certified.evaluate("e => getComputedStyle(e).color") == page.ink("status", "bad")
+
+    assert page.painted("smiles", "band", 0.34) > 600, "two standard errors, where the curve is surer than the quotes"
+    assert page.painted("smiles", "muted", 0.18) > 100, "and in grey, where it is not"
+    assert page.painted("smiles", "unsure") > 500, "the frame of the guarded expiry"
+    assert page.painted("smiles", "bad") > 1000, "the frames of those with arbitrage"
+
+    page.page.locator(".vs-smiles").focus()
+    for _ in range(6):
+        page.page.keyboard.press("ArrowRight")
+    page.page.wait_for_selector(".vs-smiles button:has-text('all expiries')", state="visible")
+    page.page.wait_for_timeout(300)
+    assert page.painted("smiles", "band", 0.34) > 1500
+    box = page.page.locator(".vs-smiles").bounding_box()
+    assert box is not None
+    page.page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.5 * box["height"])
+    page.page.wait_for_function("document.querySelector('.vs-smiles > canvas').dataset.readout?.startsWith('strike')")
+    text = page.page.evaluate("document.querySelector('.vs-smiles > canvas').dataset.readout")
+    assert re.search(r"\| SVI \d+\.\d\d% ±\d+(\.\d\d)?   ln K/F [+−]\d\.\d{3} \| guarded: do not quote on it$", text), (
+        text
+    )
+    page.keep("dashboard_guarded")
     page.check()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import volsurf as vs
 from tests.surface.quoted_market import DAY, NOW, Quoted, Row, chain_frame
+from volsurf.diagnostics.explain import explain
 from volsurf.diagnostics.quality import Report, diagnose, final_reasons, whole_ledger
 from volsurf.diagnostics.reasons import Ledger, QuoteReason
 from volsurf.errors import InputError
@@ -112,10 +113,43 @@ def test_quotes_of_another_surface_are_refused() -> None:
     later = Chain.from_polars(chain_frame(Quoted()).with_columns(pl.col("time") + pl.duration(seconds=1)))
     other = Chain.from_polars(chain_frame(Quoted("SOL", Settlement.LINEAR)))
     surface = vs.fit_surface(chain)
-    with pytest.raises(InputError, match="the quotes are of"):
-        diagnose(surface, later.quote_vols())
+    with pytest.raises(InputError, match=r"1 s later than the quotes: pass the quotes it was fitted to, or newer ones"):
+        diagnose(vs.fit_surface(later), chain.quote_vols())
+    for call in (diagnose, explain):
+        more = () if call is diagnose else (surface.expiries[0], 100_000)
+        with pytest.raises(InputError, match=r"such as chain\.quote_vols\(\), was Surface and Chain"):
+            call(surface, chain, *more)
+    with pytest.raises(InputError, match="a strike is a number, was 'x'"):
+        explain(surface, chain.quote_vols(), surface.expiries[0], "x")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="the quotes hold SOL, the surface is of BTC"):
         diagnose(surface, other.quote_vols())
+
+
+def test_surface_that_is_carried_between_refits_is_diagnosed_with_its_age() -> None:
+    frame = chain_frame(Quoted())
+    surface = vs.fit_surface(Chain.from_polars(frame))
+    later = frame.with_columns(pl.col("time") + pl.duration(seconds=1)).reverse()
+    quotes = Chain.from_polars(later).quote_vols()
+    report = diagnose(surface, quotes)
+    assert (report.time_ns, report.surface_time_ns) == (NOW + 1_000_000_000, NOW)
+    assert "the surface is 1.0 s older than the quotes" in report.sentence
+    assert report.through is not None
+    assert report.through.surface_time_ns == NOW
+    assert report.ledger == diagnose(vs.fit_surface(Chain.from_polars(later)), quotes).ledger
+    assert "older" not in diagnose(surface, Chain.from_polars(frame).quote_vols()).sentence
+
+
+def test_outlier_of_an_older_chain_marks_no_other_option() -> None:
+    market = Quoted()
+    rows = market.rows()
+    i = next(i for i, r in enumerate(rows) if r.is_call and r.strike > r.forward * 1.05)
+    rows[i] = replace(rows[i], bid=rows[i].bid * 2.5, ask=rows[i].ask * 2.5)
+    chain = Chain.from_polars(chain_frame(market, rows))
+    surface = vs.fit_surface(chain)
+    assert diagnose(surface, chain.quote_vols()).ledger.counts[QuoteReason.OUTLIER] == 1
+    # The same quotes in another order: every option has another id.
+    reason = final_reasons((surface,), Chain.from_polars(chain_frame(market, rows).reverse()).quote_vols())
+    assert (reason == QuoteReason.OUTLIER).sum() == 0
 
 
 def test_report_reads_as_text_and_as_html() -> None:
@@ -127,6 +161,7 @@ def test_report_reads_as_text_and_as_html() -> None:
     assert "150  rows" in text
     assert repr(report).startswith("Report(BTC, ")
     assert len(repr(report)) < 120
+    assert repr(report.slices[0]) == f"SliceHealth({report.slices[0].label}: {report.slices[0].sentence})"
     assert html.count("<tr>") == html.count("</tr>")
 
 

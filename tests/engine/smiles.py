@@ -28,9 +28,11 @@ def smile(underlying: str, day: int, version: int, quotes: int = 12, fitted: boo
         bid[2] = np.nan
     fit = SliceFit(
         a=0.01 * rng.uniform(), b=0.1, rho=-0.3, m=0.01, sigma=0.2, result=0, cost=1.5, rms=0.4, inside=1.0, iterations=5,
-        n_used=quotes, n_two_sided=quotes, atm_error=1e-4, butterfly_verdict=0, butterfly_condition=0, butterfly_worst_k=0.4,
-        butterfly_worst_value=0.3, calendar_verdict=0, calendar_condition=0, calendar_worst_k=float("nan"),
-        calendar_worst_value=float("nan"),
+        n_used=quotes, n_two_sided=quotes, atm_error=1e-4, butterfly_verdict=1, butterfly_condition=0, butterfly_worst_k=0.4,
+        butterfly_worst_value=0.3, calendar_verdict=1, calendar_condition=0, calendar_worst_k=float("nan"),
+        calendar_worst_value=float("nan"), theta=0.02, covariance=tuple((rng.uniform(0.0, 0.5, 15)).tolist()), fitted_cost=1.25,
+        enforcement=2, solver_steps=3, smoothed=1, move=2e-4, autocorrelation=0.1, quoted_ns=START_NS + version,
+        blend_from_ns=0 if day == 1 else START_NS + DAY_NS, blend_verdict=int(day != 1),
     )  # fmt: skip
     return Smile(
         underlying=underlying, expiry_ns=expiry_ns, time_ns=START_NS + version, forward=100.0 + rng.uniform(),

@@ -73,7 +73,7 @@ def test_columns_start_on_multiples_of_eight() -> None:
 
 
 def test_golden_bytes() -> None:
-    """Version 1 on the wire. A change here breaks every other client: raise the magic's version and say so in the changelog."""
+    """Version 2 on the wire. A change here breaks every other client: raise the magic's version and say so in the changelog."""
     data = still_frame().to_bytes()
     golden = bytes.fromhex(GOLDEN.read_text())
     assert data == golden
@@ -84,7 +84,7 @@ def test_golden_bytes() -> None:
 
 def test_layout_of_the_envelope() -> None:
     data = still_frame().to_bytes()
-    assert data[:4] == b"VSF1"
+    assert data[:4] == b"VSF2"
     length = int.from_bytes(data[4:8], "little")
     header = msgspec.msgpack.decode(data[24 : 24 + length])
     assert header["base"] is None
@@ -96,7 +96,7 @@ def test_layout_of_the_envelope() -> None:
 @given(st.binary(max_size=400))
 @settings(max_examples=100, deadline=None)
 def test_random_bytes_are_refused(data: bytes) -> None:
-    for prefix in (b"", b"VSF1"):
+    for prefix in (b"", b"VSF2"):
         with pytest.raises(StreamError):
             FrameMirror().apply(prefix + data)
     with pytest.raises(StreamError):
@@ -138,7 +138,7 @@ def test_well_sealed_nonsense_is_refused(data: st.DataObject) -> None:
     )  # fmt: skip
     said, raw[key] = raw[key], data.draw(junk)
     head = msgspec.msgpack.encode(raw)
-    sealed = codec._ENVELOPE.pack(b"VSF1", len(head), codec._digest(head)) + head + codec._padding(len(head))
+    sealed = codec._ENVELOPE.pack(b"VSF2", len(head), codec._digest(head)) + head + codec._padding(len(head))
     message = sealed + b"".join(block.data for block in blocks)
     try:
         FrameMirror().apply(message)

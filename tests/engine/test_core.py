@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from volsurf.engine.log import (
     log_to_bytes,
 )
 from volsurf.quotes import Field, QuoteBatch
-from volsurf.surface.smile import Smile, fit_all_smiles
+from volsurf.surface.smile import fit_columns
+from volsurf.surface.smile_columns import SmileColumns
 from volsurf.surface.surface import Surface
 
 TENTH = SECOND // 10
@@ -169,12 +171,12 @@ def test_a_delisted_expiry_leaves() -> None:
 
 
 def failing_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fit(smiles: list[Smile], previous: dict[str, Surface]) -> dict[str, Surface]:
-        if any(smile.underlying == name for smile in smiles):
+    def fit(columns: SmileColumns, *args: Any, **options: Any) -> dict[str, Surface]:
+        if name in columns.underlying:
             raise FloatingPointError("a slice went wrong")
-        return fit_all_smiles(smiles, previous)
+        return fit_columns(columns, *args, **options)
 
-    monkeypatch.setattr(core_module, "fit_all_smiles", fit)
+    monkeypatch.setattr(core_module, "fit_columns", fit)
 
 
 def test_one_underlying_that_fails_leaves_the_others_alone_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,8 +192,10 @@ def test_one_underlying_that_fails_leaves_the_others_alone_and_is_named(monkeypa
     (problem,) = frame.problems
     assert (problem.underlying, problem.stage) == ("BTC", "fit")
     assert "a slice went wrong" in problem.sentence
-    # Still said in a frame in which nothing was tried, and gone once it works again.
-    assert core.frame(market.start_ns + 2 * TENTH).problems == frame.problems
+    assert problem.sentence.endswith("the surface of 0.1 s ago stays")
+    # Still said, with the age it has by then, in a frame in which nothing was tried, and gone once it works again.
+    (later,) = core.frame(market.start_ns + 2 * TENTH).problems
+    assert later.sentence == problem.sentence.replace("0.1 s", "0.2 s")
     monkeypatch.undo()
     core.apply(market.health(market.start_ns + 2 * SECOND))
     healed = core.frame(market.start_ns + 2 * SECOND)

@@ -276,6 +276,19 @@ def test_the_command_ends_cleanly_on_ctrl_c_and_prints_its_figures(exchange: Exc
     assert gone(children)
 
 
+def test_the_rules_of_a_surface_can_be_chosen(exchange: Exchange) -> None:
+    with cli(exchange, "--smoothing", "0", "--no-enforce") as process:
+        with attach(stream_of(process)) as session:
+            wait_for_a_surface(process, session)
+            number = session.frame.number
+            until(lambda: session.frame.number > number + 20)
+            fits = [smile.fit for smile in session.surface("BTC").smiles]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert {(fit.enforcement_label, fit.smoothed) for fit in fits if fit is not None} == {("off", 0)}
+
+
 def test_nothing_outlives_a_parent_that_is_killed(exchange: Exchange) -> None:
     with cli(exchange, "--seconds", "600") as process:
         with attach(stream_of(process)) as session:
@@ -318,6 +331,8 @@ def test_wrong_arguments_are_refused_before_anything_starts(monkeypatch: pytest.
         Engine("deribit", ["BTC"], shards=0)
     with pytest.raises(InputError, match="frame_seconds"):
         Engine("deribit", ["BTC"], frame_seconds=0.0)
+    with pytest.raises(InputError, match="smoothing_seconds must be between 0 and 60 seconds, was -1"):
+        Engine("deribit", ["BTC"], smoothing_seconds=-1.0)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

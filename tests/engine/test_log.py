@@ -29,6 +29,7 @@ ENTRIES = [
     InstrumentsRetired(0, (3, 5)),
     FeedHealth(feed=1, name="okx", time_ns=2**60, state=FeedState.SUBSCRIBING, messages=7, detail="half way"),
     PolicyChange(refit_after_ns=5),
+    PolicyChange(enforce=False, smoothing_seconds=0.25),
     ClockStep(7, -5),
     Tick(2**62),
 ]

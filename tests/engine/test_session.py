@@ -355,6 +355,7 @@ with vs.attach(sys.argv[1]) as session:
     frame = session.wait(10)
     frame.surfaces["BTC"].vol(k=0.0, years=0.05)
     frame.surfaces["BTC"].certificate, session._repr_html_(), frame.to_bytes()
+assert frame.surfaces["BTC"].certificate.blended == 1
 print(sorted({"numba", "scipy", "pandas", "polars", "plotly", "anywidget"} & set(sys.modules)))
 """
 

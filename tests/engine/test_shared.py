@@ -143,6 +143,10 @@ def test_the_life_of_a_shared_engine(exchange: Exchange) -> None:
         live("deribit", ["ETH"], url=exchange.url)
     with pytest.raises(EngineError, match="follows BTC"):
         live("deribit", ["BTC"])
+    with pytest.raises(EngineError, match=r"has smoothing_seconds=the default and enforce=True: give this one another"):
+        live("deribit", ["BTC"], url=exchange.url, enforce=False)
+    with pytest.raises(EngineError, match="smoothing_seconds=the default"):
+        live("deribit", ["BTC"], url=exchange.url, smoothing_seconds=2.0)
     assert exchange.connections == 1
     # When its last client has left, so does it, and takes everything along.
     session.stop()

@@ -121,6 +121,15 @@ def test_extra_columns_are_kept_and_explained(frame: pl.DataFrame) -> None:
     assert (used["ask_vol"] > used["bid_vol"]).all()
 
 
+def test_venues_own_vols_are_read(frame: pl.DataFrame) -> None:
+    chain = Chain.from_polars(
+        frame.with_columns(mark_vol=pl.when(pl.int_range(pl.len()) % 2 == 0).then(0.5).otherwise(-1.0))
+    )
+    said = chain.quote_vols().venue_quotes.mark_vol
+    # What cannot be a vol is as good as absent.
+    assert (said == 0.5).sum() == np.isnan(said).sum() == len(frame) // 2
+
+
 def test_bad_rows_become_reasons_and_their_neighbours_live(frame: pl.DataFrame, surface: vs.Surface) -> None:
     rows = frame.rows(named=True)
     base = rows[40]

@@ -230,3 +230,22 @@ def test_rules_are_limits() -> None:
     assert (tight.reason[far & (tight.reason != QuoteReason.ITM_LEG)] == QuoteReason.TOO_FAR).all()
     none = quote_vols(board_of(market), NOW, rules=QuoteRules(maximum_half_spread=0.001))
     assert none.ledger().used == 0
+
+
+@pytest.mark.parametrize("forward", [5e-324, 1e-300, 1e300, np.inf, -1.0, 0.0])
+@pytest.mark.parametrize("index", [5e-324, 1e300, np.inf])
+def test_a_forward_that_cannot_be_costs_its_rows_only(forward: float, index: float) -> None:
+    # Warnings are errors here: nothing is said about numbers that a venue made up.
+    rows = list(Quoted().rows())
+    mad = np.arange(len(rows)) < len(rows) // 3
+    board = board_of(
+        Quoted(),
+        rows,
+        forward=np.where(mad, forward, [row.forward for row in rows]),
+        index=np.where(mad, index, Quoted().spot),
+        bid=np.where(mad, 1e300, [row.bid for row in rows]),
+    )
+    quotes = quote_vols(board, NOW)
+    assert quotes.ledger().used > 0
+    assert np.isfinite(quotes.vol[quotes.used]).all()
+    assert np.isfinite(quotes.error[quotes.reason == QuoteReason.USED]).all()

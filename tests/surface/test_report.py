@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +21,7 @@ from volsurf.cli import main
 from volsurf.instruments import Settlement
 from volsurf.surface.chain import Chain
 from volsurf.surface.figures import MARKET_REACH, smile_figure, smiles_figure, surface_figure, term_figure
-from volsurf.surface.html import sparkline
+from volsurf.surface.html import fits_table, sparkline
 from volsurf.surface.report import report_html
 
 VOID = {"meta", "br", "path", "polyline", "i"}
@@ -80,7 +83,8 @@ def test_surface_figure_draws_the_surface(surfaces: dict[str, vs.Surface]) -> No
     # Every listed expiry is a row of the mesh, and a line on it.
     for smile in surface.smiles:
         assert np.isclose(y[:, 0], 365 * smile.years).any()
-    assert len(surface.plot().data) == 2 + len(surface)
+    # The mesh, the quotes, and each expiry with two standard errors on either side.
+    assert len(surface.plot().data) == 2 + 3 * len(surface)
 
 
 def test_smiles_figure_has_a_panel_an_expiry_with_every_quote(surfaces: dict[str, vs.Surface]) -> None:
@@ -150,7 +154,7 @@ def test_page_is_complete_in_itself(chain: Chain, surfaces: dict[str, vs.Surface
     assert "six error bars" in text
     figures = re.findall(r"<script type='application/json' data-plot='([\w-]+)'>(.*?)</script>", page, re.DOTALL)
     assert [name for name, _ in figures] == [
-        f"{kind}-{u}" for u in ("BTC", "SOL") for kind in ("surface", "term", "smiles")
+        f"{kind}-{u}" for u in ("BTC", "SOL") for kind in ("surface", "term", "smiles", "through")
     ]
     for name, data in figures:
         assert json.loads(data)["data"], name
@@ -180,6 +184,54 @@ def test_command_prints_figures_that_add_up(chain: Chain, tmp_path: Path, capsys
     for word in ("Forwards", "Fits", "Certificates", "Ledger", "outlier", "rows in the file"):
         assert word in out
     assert page.stat().st_size > 3e6
+
+
+def test_terminal_without_unicode_gets_question_marks(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert main(["fit", str(csv_of(chain.frame, tmp_path)), "--underlying", "BTC", "--json"]) == 0
+    sys.stdout.flush()
+    assert json.loads(raw.getvalue().splitlines()[-1])["slices_off_quotes"] == 0
+
+
+def test_figures_are_json_where_no_quote_has_two_sides(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asks = chain.frame.with_columns(bid=pl.lit(0.0))
+    assert main(["fit", str(csv_of(asks, tmp_path)), "--underlying", "BTC", "--json"]) == 0
+    out = capsys.readouterr().out
+    figures = json.loads(out.splitlines()[-1], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert figures["inside_percent"] is figures["BTC_inside_percent"] is None
+    assert "nan" not in out
+    only = Chain.from_polars(asks).select("BTC")
+    assert "no two-sided quote" in repr(vs.diagnose(vs.fit_surface(only), only.quote_vols()))
+
+
+def test_name_with_markup_is_shown_as_it_is(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "[red]<b>x</b>"
+    table = chain.frame.filter(pl.col("underlying") == "BTC").with_columns(underlying=pl.lit(name))
+    page = tmp_path / "page.html"
+    assert main(["fit", str(csv_of(table, tmp_path)), "--html", str(page)]) == 0
+    assert capsys.readouterr().out.startswith(f"{name}  2026-")
+    assert "<b>x" not in page.read_text(encoding="utf-8").split("</header>")[1].replace("<b>4JUN26", "")
+
+
+def test_curve_off_its_quotes_is_marked_on_page_and_terminal(
+    surfaces: dict[str, vs.Surface], capsys: pytest.CaptureFixture[str]
+) -> None:
+    near = surfaces["BTC"].smiles[0]
+    assert near.fit is not None
+    off = near.with_fit(replace(near.fit, inside=0.2, rms=31.0, jump=(math.log(1.5), math.log(0.5), 0.5)))
+    table = fits_table(vs.Surface("BTC", NOW, (off,)))
+    assert ">off its quotes</span>" in table
+    assert ">event</span>" in table
+    assert "20% of" in table
+    assert "off its quotes" not in fits_table(vs.Surface("BTC", NOW, (near,)))
 
 
 def test_no_number_is_cut_in_eighty_columns(

@@ -13,10 +13,12 @@ from volsurf.errors import InputError
 from volsurf.instruments import Settlement
 from volsurf.quotes import Field, QuoteBatch, QuoteBoard
 from volsurf.surface.quote_vols import quote_vols
-from volsurf.surface.smile import build_smiles, fit_all_smiles, fit_smiles
+from volsurf.surface.smile import Smile, after_expiry, build_smiles, fit_all_smiles, fit_smiles
 from volsurf.surface.surface import Surface
+from volsurf.svi.blend import BlendCheck, check_blend
 from volsurf.svi.certificate import Verdict
 from volsurf.svi.fit import FitResult
+from volsurf.svi.params import RawSVI
 
 
 def surface_of(market: Quoted, rows: list[Row] | None = None) -> Surface:
@@ -53,15 +55,68 @@ def test_calendar_verdict_is_against_the_nearer_expiry(surface: Surface) -> None
     assert second.calendar_worst_value == pytest.approx(float(gain), rel=1e-9)
 
 
-def test_crossing_slices_are_violated_with_a_witness() -> None:
+def test_the_time_between_expiries_is_proved_with_the_slices(surface: Surface, monkeypatch: pytest.MonkeyPatch) -> None:
+    near, *others = surface.smiles
+    assert near.fit is not None
+    assert (near.fit.blend_from_ns, near.fit.blend_verdict) == (0, Verdict.UNDECIDED)
+    for smile in others:
+        assert smile.fit is not None
+        assert (smile.fit.blend_from_ns, smile.fit.blend_verdict) == (near.expiry_ns, Verdict.PROVED)
+        near = smile
+    sentence = "at every strike of 3 expiries (exact-polynomial) and at every time between them (interval)"
+    asked: list[int] = []
+
+    def counted(near: RawSVI, far: RawSVI) -> BlendCheck:
+        asked.append(len(near))
+        return check_blend(near, far)
+
+    monkeypatch.setattr("volsurf.svi.blend.check_blend", counted)
+    again = replace(surface)
+    assert again.certificate.sentence.endswith(sentence)
+    assert np.isfinite(again.vol(k=0.0, years=surface.years[0] * np.array([0.5, 1.0, 1.5]))).all()
+    assert asked == []
+    # With an expiry cut out the others have other neighbours; what was proved of the old ones is no proof.
+    shorter = replace(surface, smiles=surface.smiles[::2])
+    assert shorter.certificate.blended == 1
+    assert asked == [1]
+
+
+def test_the_first_expiry_that_is_left_has_nothing_before_it(surface: Surface) -> None:
+    left = after_expiry(surface, surface.smiles[0].expiry_ns)
+    assert left is not None
+    first, second = left.smiles[0].fit, left.smiles[1].fit
+    assert first is not None
+    assert second is not None
+    assert (first.blend_from_ns, first.blend_verdict) == (0, Verdict.UNDECIDED)
+    assert second.blend_from_ns == left.smiles[0].expiry_ns
+    assert (left.certificate.intervals, left.certificate.blended) == (1, 1)
+
+
+def crossing() -> list[Smile]:
+    """Smiles of which the second lies below the first."""
     slices = dict(SLICES)
-    slices[30] = replace_level(SLICES[7], 0.98)
-    market = Quoted(slices=slices, half_spread=0.001)
-    smile = surface_of(market).smiles[1]
+    slices[30] = replace_level(SLICES[7], 0.98)  # type: ignore[assignment]
+    return build_smiles(quote_vols(board_of(Quoted(slices=slices, half_spread=0.001)), NOW))
+
+
+def test_crossing_slices_are_violated_with_a_witness() -> None:
+    smile = fit_smiles(crossing(), enforce=False).smiles[1]
     assert smile.fit is not None
+    assert smile.fit.enforcement_label == "off"
     assert smile.fit.calendar_verdict == Verdict.VIOLATED
     assert smile.fit.calendar_worst_value < 0
     assert "calendar arbitrage" in smile.fit.failure_sentence
+
+
+def test_crossing_slices_are_moved_together_until_certified() -> None:
+    surface = fit_smiles(crossing())
+    assert surface.certificate
+    fit = surface.smiles[1].fit
+    assert fit is not None
+    assert fit.enforcement_label in ("moved", "guarded")
+    assert fit.price_of_no_arbitrage > 1
+    assert fit.move > 1e-3
+    assert "bp of vol at its quotes" in fit.enforcement_sentence
 
 
 def replace_level(svi: object, factor: float) -> object:

@@ -125,10 +125,10 @@ def test_expiry_can_be_written_in_many_ways(surface: Surface) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k": 0.0}, "one of expiry= and years="),
-        ({"k": 0.0, "years": 0.1, "expiry": NOW}, "one of expiry= and years="),
-        ({"years": 0.1}, "one of strike= and k="),
-        ({"k": 0.0, "strike": 1.0, "years": 0.1}, "one of strike= and k="),
+        ({"k": 0.0}, "one of expiry=, years= and tenor="),
+        ({"k": 0.0, "years": 0.1, "expiry": NOW}, "one of expiry=, years= and tenor="),
+        ({"years": 0.1}, "one of strike=, k= and delta="),
+        ({"k": 0.0, "strike": 1.0, "years": 0.1}, "one of strike=, k= and delta="),
         ({"k": 0.0, "years": 0.0}, "years must be positive"),
         ({"k": 0.0, "years": float("nan")}, "years must be positive"),
         ({"k": 0.0, "years": 1.1}, "1.1 years is beyond the horizon of BTC.*0.986301"),

@@ -37,8 +37,8 @@ class Quotes:
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     def fit(self, **options: object) -> SVIFit:
-        """All slices in one call."""
-        options = {"surface": self.surface} | options
+        """All slices in one call, to their quotes alone unless enforcement is asked for."""
+        options = {"surface": self.surface, "enforce": False} | options
         return fit_slices(self.k, self.vol, self.error, self.offsets, self.years, **options)  # type: ignore[arg-type]
 
     def rmse_bp(self, fit: SVIFit) -> Floats:

@@ -19,7 +19,6 @@ from tests.svi.oracles import (
     KnownSlice,
     parameters,
     random_slices,
-    scale,
 )
 from volsurf._jit import ensure_compiled
 from volsurf.svi import _bernstein as codes, arbitrage
@@ -76,29 +75,6 @@ def test_vogt_witness_without_report(record_property: pytest.RecordProperty) -> 
     record_property("A1_witness", (k[0], g[0]))
 
 
-def test_random_slices_agree_with_dense_scan(record_property: pytest.RecordProperty) -> None:
-    """A2."""
-    svi = random_slices(np.random.default_rng(20260114), 20000)
-    certificate = check_butterfly(svi)
-    scan = lowest_g_on_dense_scan(svi)
-    proved, violated = certificate.proved, certificate.verdict == Verdict.VIOLATED
-    falsely_proved = int(np.sum(proved & (scan < -1e-12)))
-    witness = np.array([float(one.g(k)) for one, k in zip(svi[violated], certificate.worst_k[violated], strict=True)])
-    falsely_violated = int(np.sum(witness > 1e-12))
-    undecided = float(np.mean(certificate.verdict == Verdict.UNDECIDED))
-    print(
-        f"A2: 20000 slices, {proved.sum()} proved, {violated.sum()} violated; disagreements with 8001 points: "
-        f"{falsely_proved} + {falsely_violated}; undecided {100 * undecided:.3f} %; nodes {certificate.nodes.mean():.1f}"
-    )
-    record_property("A2_disagreements", falsely_proved + falsely_violated)
-    record_property("A2_undecided", undecided)
-    assert min(proved.sum(), violated.sum()) > 2000
-    assert falsely_proved == falsely_violated == 0
-    assert undecided <= 0.001
-    # The worst value of a violation is what the dense scan finds, or lower.
-    assert np.all(certificate.worst_value[violated] <= np.minimum(scan[violated] + 1e-4 * np.abs(scan[violated]), 0))
-
-
 def bisected_slices(count: int) -> tuple[list[RawSVI], np.ndarray]:
     """Slices on the way of a bisection in sigma from a violated to a proved slice, down to neighbouring doubles."""
     ensure_compiled("svi")
@@ -121,31 +97,6 @@ def bisected_slices(count: int) -> tuple[list[RawSVI], np.ndarray]:
         bad, good = np.where(proved, bad, middle), np.where(proved, middle, good)
     path.append(RawSVI(*columns, good))
     return path, good / bad - 1.0
-
-
-def test_boundary_against_exact_sturm_sequences(record_property: pytest.RecordProperty) -> None:
-    """A3: at the boundary of arbitrage, decided again in rational arithmetic."""
-    path, gap = bisected_slices(100)
-    assert len(path[0]) == 100
-    assert np.median(gap) < 1e-15
-    wrong = checked = proved = undecided = 0
-    # The last, proved slice of each, and those on the way whose distance to the boundary is about 1e-10 … 1e-15.
-    for svi in (path[-1], path[33], path[36], path[39], path[42], path[45], path[48]):
-        verdict = check_butterfly(svi).verdict
-        for i in range(len(svi)):
-            if verdict[i] == Verdict.UNDECIDED:
-                undecided += 1
-                continue
-            checked += 1
-            proved += verdict[i] == Verdict.PROVED
-            wrong += butterfly_free(*parameters(svi, i)) != (verdict[i] == Verdict.PROVED)
-    print(
-        f"A3: 100 boundaries, {checked} verdicts checked exactly ({proved} proved), {wrong} false; {undecided} undecided"
-    )
-    record_property("A3_false", wrong)
-    assert np.all(check_butterfly(path[-1]).proved)
-    assert checked >= 500
-    assert wrong == 0
 
 
 def test_undecided_band_is_rounding_wide() -> None:
@@ -239,27 +190,6 @@ def test_slope_one_ulp_below_two_is_never_proved_wrongly() -> None:
     certificate = check_butterfly(RawSVI(50.0, below, 0.0, 0.0, 5.0))
     assert certificate.verdict == Verdict.UNDECIDED
     assert certificate.condition == Condition.ROUNDING
-
-
-def test_scaled_down_slices_are_never_worse(record_property: pytest.RecordProperty) -> None:
-    """A8: free of arbitrage stays free at smaller total variance, from years to a minute; the converse is decided afresh."""
-    svi = random_slices(np.random.default_rng(3), 3000)
-    base = check_butterfly(svi).proved
-    worse = 0
-    for factor in (1e-6, 1e-4, 1e-2, 0.1, 0.5, 0.9, 0.999):
-        worse += int(np.sum(base & ~check_butterfly(scale(svi, factor)).proved))
-    larger = scale(svi[svi.minimum_total_variance * 10 < 4], 10.0)
-    certificate = check_butterfly(larger)
-    scan = lowest_g_on_dense_scan(larger)
-    disagree = int(np.sum(certificate.proved & (scan < -1e-12)))
-    print(
-        f"A8: {7 * base.sum()} scaled slices, {worse} with a worse verdict; "
-        f"at factor 10 {disagree} of {len(larger)} disagree with the scan"
-    )
-    record_property("A8_worse", worse)
-    assert base.sum() > 1000
-    assert worse == 0
-    assert disagree == 0
 
 
 def test_extreme_slopes_are_decided() -> None:

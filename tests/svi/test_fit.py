@@ -78,7 +78,7 @@ def test_read_only_input_is_neither_changed_nor_refused(quotes: Quotes, fit: SVI
     for column in columns:
         column.flags.writeable = False
     k, vol, error, years = columns
-    assert same(fit_slices(k, vol, error, quotes.offsets, years, surface=quotes.surface), fit)
+    assert same(fit_slices(k, vol, error, quotes.offsets, years, surface=quotes.surface, enforce=False), fit)
     assert quotes.years.flags.writeable
     assert quotes.surface.flags.writeable
 
@@ -141,9 +141,22 @@ def test_offsets_must_cover_the_quotes(offsets: list[int]) -> None:
         fit_slices([0.0, 0.1, 0.2], [0.5] * 3, [0.01] * 3, offsets, [0.1] * max(len(offsets) - 1, 0))
 
 
-def test_enforcement_says_that_it_is_not_there_yet() -> None:
-    with pytest.raises(InputError, match=r"later release.*enforce=False"):
-        fit_svi([0.0], [0.5], [0.01], years=0.1)
+def test_smoothing_is_a_share() -> None:
+    for beta in (-0.1, 1.0, np.nan, [0.5, 0.5]):
+        with pytest.raises(InputError, match="smoothing"):
+            fit_svi([0.0], [0.5], [0.01], years=0.1, smoothing=beta)
+
+
+@pytest.mark.parametrize("name", ["tolerance", "enforcement_tolerance"])
+@pytest.mark.parametrize("value", [0.0, -1e-6, np.nan])
+def test_tolerances_are_above_zero(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} must be above 0"):
+        fit_slices([0.0], [0.5], [0.01], [0, 1], [0.1], **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_prior_centre_has_a_row_for_each_slice() -> None:
+    with pytest.raises(InputError, match=r"prior_centre must be of shape \(1, 5\)"):
+        fit_slices([0.0], [0.5], [0.01], [0, 1], [0.1], prior_centre=np.zeros((2, 5)))
 
 
 # Fields out.

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 import * as live from "./live.js";
-import { arrange, markStarts, strikeText, verdict } from "./smiles.js";
+import { arrange, markStarts, movedText, strikeText, verdict } from "./smiles.js";
 import { camera, mesh } from "./surface.js";
 
 const golden = (name) => {
@@ -29,6 +29,8 @@ test("the golden payload decodes to its numbers", () => {
   assert.equal(d.fitted[1], 0);
   assert.equal(live.totalVariance(d, 0, 0), 0.015625);
   assert.equal(live.vol(d, 0, 0), 0.25);
+  assert.ok(live.volError(d, 0, 0) > 0);
+  assert.ok(Number.isNaN(live.volError(d, 1, 0)), "no fit has no error bar");
 });
 
 test("damaged payloads are refused, whatever is wrong with them", () => {
@@ -40,8 +42,9 @@ test("damaged payloads are refused, whatever is wrong with them", () => {
 });
 
 test("vols and deltas are those of Python", () => {
-  for (const { payload: p, slice, k, vol } of cases.vols) {
+  for (const { payload: p, slice, k, vol, error } of cases.vols) {
     const d = live.decode(payload(p));
+    assert.ok(Math.abs(live.volError(d, slice, k) / error - 1) < 1e-4, `${live.volError(d, slice, k)} ${error}`);
     assert.ok(Math.abs(live.vol(d, slice, k) - vol) < 1e-12, `${live.vol(d, slice, k)} ${vol}`);
   }
   for (const { k, vol, years, delta } of cases.deltas) assert.ok(Math.abs(live.otmDelta(k, vol, years) - delta) < 2e-7);
@@ -128,6 +131,9 @@ test("numbers as traders read them", () => {
   assert.equal(strikeText(3400), "3,400");
   assert.equal(strikeText(148), "148");
   assert.equal(live.volText(0.4523), "45.2%");
+  assert.equal(live.errorText(0.4523, 0.00137), "45.2% ±0.14");
+  assert.equal(live.errorText(0.4523, 0.137, 2), "45.23% ±14");
+  assert.equal(live.errorText(0.4523, NaN), "45.2%");
   assert.equal(live.ageText(0.12), "0.1 s");
   assert.equal(live.ageText(12.4), "12 s");
   assert.equal(live.ageText(600), "10 min");
@@ -155,12 +161,24 @@ test("small multiples fill their box with readable cells", () => {
 
 test("verdicts carry their witness and never rest on colour", () => {
   const d = { fitted: [1, 1, 1, 1, 0], butterfly: [1, 2, 1, 0, 0], calendar: [1, 1, 2, 1, 0], butterfly_k: [0, -0.421, 0, 0, 0],
-    calendar_k: [0, 0, 1.904, 0, 0], low: [-0.5, -0.5, -0.5, -0.5, NaN], high: [0.5, 0.5, 0.5, 0.5, NaN] };
+    calendar_k: [0, 0, 1.904, 0, 0], low: [-0.5, -0.5, -0.5, -0.5, NaN], high: [0.5, 0.5, 0.5, 0.5, NaN],
+    trouble: [0, 1, 1, 2, 0], move: [0, 0, 0, 0, NaN] };
   assert.equal(verdict(d, 0).state, "proved");
+  assert.deepEqual([0, 1, 2, 3, 4].map((i) => live.trouble(d, i)), ["", "arbitrage", "arbitrage", "undecided", "no fit"]);
+  for (const [code, word] of [[2, "undecided"], [3, "guarded"], [4, "off its quotes"]]) {
+    const { state, short, long } = verdict({ ...d, trouble: [code] }, 0);
+    assert.deepEqual([state, short], [word, word]);
+    assert.match(long, /[a-z]: do not quote on it$/);
+  }
+  const moved = { ...d, move: [0.00123] };
+  assert.match(verdict(moved, 0).long, /every strike; moved 12 bp from its quotes' own fit$/);
+  assert.equal(live.trouble(moved, 0), "");
+  assert.equal(movedText(d, 0), "");
+  assert.equal(movedText(d, 4), "");
   assert.deepEqual([verdict(d, 1).short, verdict(d, 1).beyond], ["fly −0.42", false]);
   assert.deepEqual([verdict(d, 2).short, verdict(d, 2).beyond], ["cal +1.90", true]);
-  assert.match(verdict(d, 2).long, /calendar arbitrage, worst at k\* = \+1\.90, beyond the quotes/);
+  assert.match(verdict(d, 2).long, /calendar arbitrage, worst at k\* \+1\.90, beyond the quotes: do not quote on it/);
   assert.equal(verdict(d, 3).state, "undecided");
   assert.equal(verdict(d, 4).short, "no fit");
-  assert.equal(verdict({ ...d, butterfly: [3, 0, 0, 0, 0], butterfly_k: [NaN] }, 0).state, "violated");
+  assert.equal(verdict({ ...d, butterfly: [3, 0, 0, 0, 0], butterfly_k: [NaN], trouble: [1] }, 0).state, "violated");
 });

@@ -14,6 +14,7 @@ from volsurf.engine.frame import Frame
 from volsurf.errors import NotReadyError
 from volsurf.surface.slices import SliceFit, Smile
 from volsurf.surface.surface import Surface
+from volsurf.svi._published import Enforcement
 from volsurf.svi.certificate import Verdict
 
 DAY_NS = 86_400_000_000_000
@@ -64,12 +65,21 @@ def smile(underlying: str, index: int, time_ns: int, number: int = 0) -> Smile:
     if index == 9:
         calendar = Verdict.UNDECIDED
     inside = (side == 0) & (vol >= bid) & (vol <= ask)
+    enforcement = {2: Enforcement.MOVED, 5: Enforcement.GUARDED}.get(index, Enforcement.AS_FITTED)
+    theta = level**2 * years
+    raw = np.array([a, b, rho, m, sigma])
+    used = reason == 0
+    weighted = _slopes(raw, theta, years, k[used]) / half[used, None]
+    covariance = np.linalg.inv(weighted.T @ weighted + 0.01 * np.eye(5)) / 4
+    at_money = _slopes(raw, theta, years, np.zeros(1))[0]
     fit = SliceFit(
         a=float(a), b=float(b), rho=float(rho), m=float(m), sigma=float(sigma), result=0, cost=1.0, rms=0.41,
         inside=float(inside.sum() / (side == 0).sum()), iterations=6, n_used=int((reason == 0).sum()),
-        n_two_sided=int((side == 0).sum()), atm_error=1e-4,
+        n_two_sided=int((side == 0).sum()), atm_error=float(np.sqrt(at_money @ covariance @ at_money)),
         butterfly_verdict=int(butterfly), butterfly_condition=0, butterfly_worst_k=float(worst), butterfly_worst_value=0.2,
         calendar_verdict=int(calendar), calendar_condition=0, calendar_worst_k=float(worst), calendar_worst_value=0.0,
+        theta=float(theta), covariance=tuple(covariance[np.triu_indices(5)].tolist()), enforcement=int(enforcement),
+        move={2: 0.0009, 5: 0.012}.get(index, 0.0),
     )  # fmt: skip
     return Smile(
         underlying=underlying, expiry_ns=expiry_ns, time_ns=time_ns, forward=float(forward), years=float(years), strike=strikes,
@@ -77,6 +87,20 @@ def smile(underlying: str, index: int, time_ns: int, number: int = 0) -> Smile:
         instrument_id=np.arange(k.size, dtype=np.int32), reason=reason, forward_source=0, forward_error=1.0, mismatch_bp=0.2,
         forward_flagged=False, fit=fit,
     )  # fmt: skip
+
+
+def _slopes(raw: np.ndarray, theta: float, years: float, k: np.ndarray) -> np.ndarray:
+    """Derivatives of the vols at k by (α, U, L, μ, ς), by differences; shape (n, 5)."""
+    a, b, rho, m, sigma = raw
+    root = np.sqrt(theta)
+    x = np.array([a / theta, b * (1 + rho) / root, b * (1 - rho) / root, m / root, np.log(sigma / root)])
+
+    def vol(x: np.ndarray) -> np.ndarray:
+        alpha, up, low, mu, log_sigma = x
+        b, rho, d = root * (up + low) / 2, (up - low) / (up + low), k - root * mu
+        return np.sqrt((theta * alpha + b * (rho * d + np.hypot(d, root * np.exp(log_sigma)))) / years)
+
+    return np.stack([(vol(x + step) - vol(x - step)) / 2e-5 for step in 1e-5 * np.eye(5)], axis=1)
 
 
 def surface(underlying: str, time_ns: int, number: int = 0, expiries: int = len(DAYS)) -> Surface:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from tests.conftest import ROOT
 from tests.widgets import small_market as market
+from volsurf.diagnostics.trouble import attention
+from volsurf.surface.surface import Surface
 from volsurf.widgets import Dashboard, SmilesPanel, StatusPanel, SurfacePanel
 from volsurf.widgets.live import BUSY_LEASE, LEASE, LONGEST_LEASE, KernelPulse, LiveView
 
@@ -234,7 +240,39 @@ def test_status_counts_rates_and_certificates() -> None:
     assert (header["listed"], header["fitted"], header["certified"]) == (12, 12, 9)
     assert header["frame_ms"] == 4.2
     assert header["feed"] == "deribit ready"
+    surface = view.source.frame.surfaces["BTC"]
+    assert header["atm"] == pytest.approx(float(surface.vol(k=0.0, years=30 / 365)), rel=1e-6)
+    assert header["atm_error"] == pytest.approx(float(surface.vol_error(k=0.0, years=30 / 365)), rel=1e-6)
+    assert header["attention"] == attention(surface.smiles) != []
     assert 18 <= sum(c["k"] == "frame" for c, _ in view.sent) <= 21, "five a second are enough for text"
+
+
+def test_panels_load_no_kernels() -> None:
+    code = (
+        "import sys; from tests.widgets import small_market as market; from volsurf.widgets import *;"
+        "panels = [kind(market.Source()) for kind in (SurfacePanel, SmilesPanel, StatusPanel)];"
+        "sizes = [len(panel.encode(market.frame(1))) for panel in panels]; assert min(sizes) > 300;"
+        "print(sorted({'numba', 'scipy', 'pandas', 'polars', 'plotly'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]", "a notebook's kernel that only looks stays 60 MB lighter"
+
+
+def test_status_has_no_month_vol_where_the_surface_does_not_reach_so_far() -> None:
+    from tests.widgets.test_payload import read
+
+    frame = market.frame(1)
+    near = Surface("BTC", frame.time_ns, frame.surfaces["BTC"].smiles[:4])
+    header, _ = read(StatusPanel(market.Source()).encode(replace(frame, surfaces={"BTC": near})))
+    assert header["atm"] is None
+    assert header["atm_error"] is None
+    bare = tuple(s.with_fit(None) for s in frame.surfaces["BTC"].smiles)
+    header, _ = read(
+        StatusPanel(market.Source()).encode(replace(frame, surfaces={"BTC": Surface("BTC", frame.time_ns, bare)}))
+    )
+    assert (header["atm"], header["attention"]) == (None, [])
 
 
 def test_status_survives_a_feed_that_starts_again_and_a_clock_set_back() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,20 @@ import pytest
 
 from tests.widgets import small_market as market
 from volsurf.diagnostics.reasons import QuoteReason
+from volsurf.diagnostics.trouble import Trouble, attention
 from volsurf.engine.frame import Frame
 from volsurf.surface.slices import SliceFit, Smile
 from volsurf.surface.surface import Surface
-from volsurf.widgets._payload import MARKET_REACH, encode, feed_age, frame_facts, smiles_payload, surface_payload
+from volsurf.svi._published import Enforcement
+from volsurf.svi.certificate import Verdict
+from volsurf.widgets._payload import (
+    MARKET_REACH,
+    encode,
+    feed_age,
+    frame_facts,
+    smiles_payload,
+    surface_payload,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,6 +56,10 @@ def tiny_frame() -> Frame:
         calendar_condition=7,
         calendar_worst_k=-1.5,
         calendar_worst_value=-0.001,
+        theta=0.015625,
+        covariance=tuple(0.0625 if p == q else 0.0078125 for p in range(5) for q in range(p, 5)),
+        enforcement=3,
+        move=0.0078125,
     )
     nan = float("nan")
 
@@ -114,6 +131,11 @@ def test_every_column_starts_on_a_multiple_of_eight() -> None:
     assert np.isnan(columns["a"][1])
     assert columns["calendar"].tolist() == [2, 0]
     assert columns["marks"].tolist() == [3, 2]
+    assert columns["trouble"].tolist() == [Trouble.ARBITRAGE, Trouble.NONE]
+    assert columns["move"][0] == 0.0078125
+    assert columns["covariance"].size == 30
+    assert columns["covariance"][:6].tolist() == [0.0625, *[0.0078125] * 4, 0.0625]
+    assert np.isnan(columns["covariance"][15:]).all()
     assert columns["strike"].tolist() == [84, 100, 116, 100, 108]
     assert columns["excluded"].tolist() == [0, 0, 1, 0, 1]
     assert header["reasons"] == {
@@ -132,8 +154,8 @@ def test_only_quotes_within_reach_are_sent() -> None:
         assert np.abs(k).max() <= MARKET_REACH * unit + 1e-6
         # The range that counts as market is spanned by two-sided quotes, not by what stands alone in the wings.
         two_sided = np.asarray(smile.log_moneyness)[np.asarray(smile.side) == 0]
-        assert columns["low"][i] == two_sided.min()
-        assert columns["high"][i] == two_sided.max()
+        assert columns["low"][i] == pytest.approx(two_sided.min(), rel=1e-6)
+        assert columns["high"][i] == pytest.approx(two_sided.max(), rel=1e-6)
 
 
 def test_a_far_quote_is_left_out() -> None:
@@ -173,5 +195,33 @@ def test_a_frame_of_a_whole_chain_is_small() -> None:
     surface = frame.surfaces["BTC"]
     quotes = sum(len(s.strike) for s in surface.smiles)
     assert quotes > 600
-    assert len(surface_payload(frame_facts(frame, "BTC"), surface)) < 2_500
-    assert len(smiles_payload(frame_facts(frame, "BTC"), surface)) < 3_500 + 19 * quotes
+    assert len(surface_payload(frame_facts(frame, "BTC"), surface)) < 2_800
+    assert len(smiles_payload(frame_facts(frame, "BTC"), surface)) < 3_500 + 16 * quotes
+
+
+def test_what_a_desk_should_not_quote_on_is_named_with_its_reason() -> None:
+    told = attention(market.surface("BTC", market.START_NS).smiles)
+    assert [text.split(": ")[0].split(" ", 2)[2] for text in told] == [
+        "has arbitrage", "is guarded", "has arbitrage", "is not certified",
+    ]  # fmt: skip
+    assert all(text.endswith(": do not quote on it") for text in told)
+    near, far = tiny_frame().surfaces["BTC"].smiles
+    assert far.fit is None
+    assert attention([far]) == []
+    assert attention([near]) == ["15JAN27 has arbitrage: do not quote on it"]
+    assert near.fit is not None
+    clean = replace(near.fit, calendar_verdict=int(Verdict.PROVED), enforcement=int(Enforcement.MOVED))
+    assert Trouble.of(clean) is Trouble.NONE
+    assert Trouble.of(replace(clean, inside=0.4)) is Trouble.OFF_QUOTES
+    assert Trouble.of(replace(clean, inside=float("nan"))) is Trouble.NONE
+    assert Trouble.of(replace(clean, inside=float("nan"), rms=40.0)) is Trouble.OFF_QUOTES
+    assert Trouble.of(replace(clean, enforcement=int(Enforcement.GUARDED), inside=0.4)) is Trouble.GUARDED
+    assert Trouble.of(replace(clean, butterfly_verdict=int(Verdict.UNDECIDED))) is Trouble.UNDECIDED
+
+
+def test_the_browsers_words_are_in_the_order_of_the_codes() -> None:
+    text = files("volsurf.widgets").joinpath("live.js").read_text(encoding="utf-8")
+    words = json.loads(re.search(r"const TROUBLES = (\[.*?\]);", text).group(1))  # type: ignore[union-attr]
+    assert words == ["", "arbitrage", "undecided", "guarded", "off its quotes"]
+    assert words == [t.label for t in Trouble]
+    assert [t.name for t in Trouble] == ["NONE", "ARBITRAGE", "UNDECIDED", "GUARDED", "OFF_QUOTES"]

@@ -89,7 +89,7 @@ class Objective:
 
 
 def time_scipy(slices: Slices, fit: SVIFit) -> tuple[float, Floats]:
-    """Processor seconds for all slices, and (our cost − scipy's)/(1 + scipy's) of each."""
+    """Processor seconds for all slices, and (the cost of our fit to quotes alone − scipy's)/(1 + scipy's) of each."""
     seconds = 0.0
     gaps = np.empty(len(slices))
     for i in range(len(slices)):
@@ -97,39 +97,54 @@ def time_scipy(slices: Slices, fit: SVIFit) -> tuple[float, Floats]:
         begin = time.thread_time()
         solution = objective.solve()
         seconds += time.thread_time() - begin
-        gaps[i] = (fit.cost[i] - solution.cost) / (1.0 + solution.cost)
+        gaps[i] = (fit.fitted_cost[i] - solution.cost) / (1.0 + solution.cost)
     return seconds, gaps
 
 
 def time_quantlib(slices: Slices) -> tuple[float, int] | None:
-    """Processor seconds for all slices and how many failed; None where QuantLib is not installed.
-
-    Vega weighted, its default end criteria and optimiser. Its expiries are whole days: a shorter one counts as one day.
-    """
+    """Processor seconds for all slices and how many failed; None where QuantLib is not installed."""
     try:
-        import QuantLib as ql
+        import QuantLib as _  # noqa: F401 - loading it is not part of a fit
     except ImportError:
         return None
-    today = ql.Date(2, 1, 2026)
-    ql.Settings.instance().evaluationDate = today
-    quote = lambda value: ql.QuoteHandle(ql.SimpleQuote(float(value)))  # noqa: E731
     seconds = 0.0
     failed = 0
     for i in range(len(slices)):
         rows = slice(slices.offsets[i], slices.offsets[i + 1])
         two_sided = slices.side[rows] == 0
-        strikes = [float(strike) for strike in np.exp(slices.k[rows][two_sided])]
-        vols = [quote(vol) for vol in slices.vol[rows][two_sided]]
-        expiry = today + max(1, round(float(slices.years[i]) * 365))
         begin = time.thread_time()
-        try:
-            section = ql.SviInterpolatedSmileSection(
-                expiry, quote(1.0), strikes, False, quote(np.median(slices.vol[rows])), vols,
-                0.05, 0.2, 0.3, -0.2, 0.0, False, False, False, False, False, True,
-                ql.EndCriteria(10_000, 100, 1e-8, 1e-8, 1e-8), ql.LevenbergMarquardt(), ql.Actual365Fixed(),
-            )  # fmt: skip
-            section.volatility(1.0)
-        except RuntimeError:
-            failed += 1
+        found = quantlib_slice(slices.k[rows][two_sided], slices.vol[rows][two_sided], float(slices.years[i]))
         seconds += time.thread_time() - begin
+        failed += found is None
     return seconds, failed
+
+
+def quantlib_slice(
+    k: Floats, vol: Floats, years: float, *, vega_weighted: bool = True
+) -> tuple[float, float, float, float, float] | None:
+    """a, b, rho, m and sigma of QuantLib's SVI smile section; None where it raises.
+
+    Its default end criteria and optimiser. Its expiries are whole days: a shorter one counts as one day, and a and b are given
+    for that time.
+
+    Raises:
+        ImportError: QuantLib is not installed.
+    """
+    import QuantLib as ql
+
+    today = ql.Date(2, 1, 2026)
+    if ql.Settings.instance().evaluationDate != today:
+        ql.Settings.instance().evaluationDate = today
+    quote = lambda value: ql.QuoteHandle(ql.SimpleQuote(float(value)))  # noqa: E731
+    strikes = [float(strike) for strike in np.exp(k)]
+    days = max(1, round(years * 365))
+    try:
+        section = ql.SviInterpolatedSmileSection(
+            today + days, quote(1.0), strikes, False, quote(np.median(vol)), [quote(one) for one in vol],
+            0.05, 0.2, 0.3, -0.2, 0.0, False, False, False, False, False, vega_weighted,
+            ql.EndCriteria(10_000, 100, 1e-8, 1e-8, 1e-8), ql.LevenbergMarquardt(), ql.Actual365Fixed(),
+        )  # fmt: skip
+        section.volatility(1.0)
+    except RuntimeError:
+        return None
+    return section.a(), section.b(), section.rho(), section.m(), section.sigma()

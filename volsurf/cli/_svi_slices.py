@@ -96,18 +96,19 @@ def simulated_slices(surfaces: int = 12, seed: int = 7) -> Slices:
     surface: list[int] = []
     for number in range(surfaces):
         level = rng.uniform(0.3, 0.9)
+        # One shape at all expiries is free of calendar arbitrage: scaled copies. Each then goes its own way a little.
+        shape = rng.uniform((0.5, 0.6, -0.5, 0.3), (1.2, 1.6, 0.6, 1.5))
         for days in (1, 2, 4, 9, 16, 30, 58, 93, 149, 184, 240, 330):
             time = days / 365
-            theta = (level * rng.uniform(0.95, 1.05)) ** 2 * time
+            theta = (level * rng.uniform(0.98, 1.02)) ** 2 * time
             root = np.sqrt(theta)
-            up, low = root * rng.uniform(0.5, 1.2), root * rng.uniform(0.6, 1.6)
-            width = root * np.exp(rng.uniform(0.3, 1.5))
-            m = root * rng.uniform(-0.5, 0.6)
+            up, low = root * shape[:2] * rng.uniform(0.97, 1.03, 2)
+            m, width = root * (shape[2] + rng.uniform(-0.05, 0.05)), root * np.exp(shape[3] + rng.uniform(-0.05, 0.05))
             curve = RawSVI(0.0, 0.5 * (up + low), (up - low) / (up + low), m, width)
             a = theta - float(curve.total_variance(0.0))
             k = np.sort(rng.uniform(-3.5, 3.5, rng.integers(14, 48))) * root
             vol = np.sqrt((curve.total_variance(k) + a) / time)
-            half = 0.004 * vol * (1.0 + 1.5 * (k / root) ** 2) * rng.uniform(0.6, 1.8, k.size)
+            half = 0.006 * vol * (1.0 + 1.5 * (k / root) ** 2) * rng.uniform(0.6, 1.8, k.size)
             noise = rng.uniform(-0.8, 0.8, k.size) * half
             stale = rng.uniform(size=k.size) < 0.02
             columns["k"].append(k)

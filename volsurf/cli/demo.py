@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from volsurf.cli.live import add_rules
 from volsurf.errors import EngineError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--truth", choices=("svi", "mixture"), default="svi", help="shape of the simulated market's surface"
     )
     parser.add_argument("--rate", default="realistic", help="messages a second: realistic, a number, or max")
+    add_rules(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object with the run's figures on the last line"
     )
@@ -61,7 +63,14 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         simulator = stack.enter_context(_simulator(args))
         engine = stack.enter_context(
-            Engine(("deribit",), UNDERLYINGS, url=simulator["url"], port=args.stream_port, frame_seconds=0.1)
+            Engine(
+                ("deribit",),
+                UNDERLYINGS,
+                url=simulator["url"],
+                port=args.stream_port,
+                smoothing_seconds=args.smoothing,
+                enforce=not args.no_enforce,
+            )
         )
         if not args.no_dashboard:
             from volsurf.dashboard.app import launch_dashboard

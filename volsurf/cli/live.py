@@ -37,8 +37,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="connections to divide each venue's instruments among (default 1)",
     )
     parser.add_argument("--every", type=float, default=0.1, metavar="S", help="seconds between frames (default 0.1)")
+    add_rules(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object with the run's figures on the last line"
+    )
+
+
+def add_rules(parser: argparse.ArgumentParser) -> None:
+    """Flags that say what a surface is to be."""
+    parser.add_argument(
+        "--smoothing",
+        type=float,
+        default=None,
+        metavar="S",
+        help="time constant of the temporal filter in seconds (default 0.5; 0 for none): vols jitter less, and follow a drift "
+        "later by up to this time; jumps are followed at once",
+    )
+    parser.add_argument(
+        "--no-enforce",
+        action="store_true",
+        help="publish what the quotes alone give, with certificates that say where it can be arbitraged",
     )
 
 
@@ -60,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
             port=default_port() if args.port is None else args.port,
             frame_seconds=args.every,
             shards=args.shards,
+            smoothing_seconds=args.smoothing,
+            enforce=not args.no_enforce,
         ) as engine:
             print(f"stream      {engine.stream_url}", file=sys.stderr if args.json else sys.stdout, flush=True)
             _watch(engine, stop, args.seconds)

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from volsurf.diagnostics.forwards import ForwardCheck, forward_checks, forwards_frame
+from volsurf.diagnostics.health import SliceHealth, misfit, slice_health
+from volsurf.diagnostics.ledgers import final_reasons, ledgers, whole_ledger
+from volsurf.diagnostics.page import age
 from volsurf.diagnostics.reasons import Ledger, QuoteReason
+from volsurf.diagnostics.through import ThroughMatrix, through_matrix
 from volsurf.errors import InputError
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import polars as pl
+
+    from volsurf.diagnostics.history import ThroughHistory
     from volsurf.surface.quote_vols import QuoteVols
     from volsurf.surface.slices import Smile
     from volsurf.surface.surface import Surface
 
 __all__ = ["Ledger", "QuoteReason", "Report", "SliceHealth", "diagnose", "final_reasons", "whole_ledger"]
-
-THIN_QUOTES = 7
-"""With fewer two-sided quotes a fit differs from the market's own mark by several vol points now and then."""
-LOW_INSIDE = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class SliceHealth:
-    """One expiry: its share of the ledger, how well the curve goes through the quotes, and what to look at."""
-
-    label: str
-    expiry_ns: int
-    ledger: Ledger
-    """Over all options listed for the expiry."""
-    two_sided: int
-    """Quotes used that have both sides."""
-    inside: float
-    """Share of the two-sided quotes used that hold the curve; NaN where there is none."""
-    rms: float
-    """Of (fit - quote) / error bar over the used quotes."""
-    autocorrelation: float
-    """Of neighbouring residuals by strike: near 1 the curve has the wrong shape, near 0 the misfit is noise."""
-    shape_misfit: bool
-    """The residuals are larger than the error bars and alike over whole ranges of strikes: five parameters are too few here."""
-    certified: bool
-    result: str
-    """How the fit ended, in a sentence."""
-    notes: tuple[str, ...]
-    """What a trader should know before using it, in sentences; empty if there is nothing."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,11 +34,27 @@ class Report:
 
     underlying: str
     time_ns: int
+    """Of the quotes, ns UTC."""
     ledger: Ledger
     """Over all rows of the underlying, after the fit: outliers have their own reason."""
     slices: tuple[SliceHealth, ...]
+    """Health of each fitted expiry."""
     certificate: str
     """The surface's certificate in a sentence."""
+    ledger_by_expiry: Mapping[str, Ledger] = field(default_factory=dict)
+    """The same rows by expiry, those that have no smile included; they add up to `ledger`."""
+    ledger_by_venue: Mapping[str, Ledger] = field(default_factory=dict)
+    through: ThroughMatrix | None = None
+    """Every quote against the curve."""
+    forwards: tuple[ForwardCheck, ...] = ()
+    """The venue's forwards against parity, by expiry."""
+    evidence: str = ""
+    """Kind of evidence behind the certificate."""
+    timings: Mapping[str, float] | None = None
+    """Microseconds by step, where the caller measured them."""
+    smiles: tuple[Smile, ...] = ()
+    surface_time_ns: int = 0
+    """Of the surface, ns UTC: earlier than `time_ns` where it was published before these quotes came in."""
 
     @property
     def inside(self) -> float:
@@ -68,137 +62,151 @@ class Report:
         counts = sum(s.two_sided for s in self.slices)
         return sum(s.inside * s.two_sided for s in self.slices if s.two_sided) / counts if counts else float("nan")
 
+    @property
+    def certified(self) -> int:
+        """Expiries that are proved free of butterfly and calendar arbitrage."""
+        return sum(s.certified for s in self.slices)
+
+    @property
+    def guarded(self) -> int:
+        """Expiries whose curve is the guard's."""
+        return sum(s.guarded for s in self.slices)
+
+    @property
+    def off_quotes(self) -> int:
+        """Expiries whose curve does not follow its quotes."""
+        return sum(s.off_quotes for s in self.slices)
+
+    @property
+    def misshapen(self) -> int:
+        """Expiries whose smile five parameters cannot follow."""
+        return sum(s.shape_misfit for s in self.slices)
+
+    @property
+    def flagged_forwards(self) -> tuple[ForwardCheck, ...]:
+        """Expiries whose forwards disagree by more than noise, or cannot be compared."""
+        return tuple(f for f in self.forwards if f.flagged)
+
+    @property
+    def sentence(self) -> str:
+        """The surface in a line: what is proved, how well it fits, what to look at first."""
+        through = 0 if self.through is None else int(self.through.is_through.sum())
+        parts = [self.certificate]
+        if self.off_quotes:
+            one = self.off_quotes == 1
+            parts.append(
+                f"{self.off_quotes} {'expiry does' if one else 'expiries do'} not follow {'its' if one else 'their'} quotes: "
+                f"do not quote on {'it' if one else 'them'}"
+            )
+        if self.inside == self.inside:
+            parts.append(f"{self.inside:.1%} of the two-sided quotes hold the curve")
+        parts.append(f"{through} quote{'s' if through != 1 else ''} through it" if through else "none through it")
+        older = self.time_ns - self.surface_time_ns
+        if older > 0 and self.surface_time_ns:
+            parts.append(f"the surface is {age(older)} older than the quotes")
+        for n, what in (
+            (self.guarded, "guarded"),
+            (self.misshapen, "misshapen"),
+            (sum(s.grey for s in self.slices), "grey"),
+        ):
+            if n:
+                parts.append(f"{n} {'expiry' if n == 1 else 'expiries'} {what}")
+        return "; ".join(parts)
+
     def __repr__(self) -> str:
-        return (
-            f"Report({self.underlying}, {self.ledger.used:,d} of {self.ledger.rows:,d} rows used, {self.inside:.1%} hold the "
-            f"curve, {len(self.slices)} expiries)"
-        )
+        held = "no two-sided quote" if self.inside != self.inside else f"{self.inside:.1%} hold the curve"
+        rows = f"{self.ledger.used:,d} of {self.ledger.rows:,d} rows used"
+        return f"Report({self.underlying}, {rows}, {held}, {len(self.slices)} expiries)"
 
     def __str__(self) -> str:
-        lines = [f"{self.underlying}: {self.certificate}", "", str(self.ledger), ""]
-        for s in self.slices:
-            lines.append(f"{s.label:>14}  inside {s.inside:6.1%}  rms {s.rms:5.2f}  {s.result}")
-            lines.extend(f"{'':16}{note}" for note in s.notes)
-        return "\n".join(lines)
+        from volsurf.diagnostics.quality_view import report_text
+
+        return report_text(self)
 
     def _repr_html_(self) -> str:
-        body = "".join(
-            f"<tr><th style='text-align:right'>{escape(s.label)}</th><td>{s.ledger.used}/{s.ledger.rows}</td>"
-            f"<td>{s.inside:.1%}</td><td>{s.rms:.2f}</td><td style='text-align:left'>{escape(s.result)}</td>"
-            f"<td style='text-align:left'>{'<br>'.join(escape(note) for note in s.notes)}</td></tr>"
-            for s in self.slices
-        )
-        head = "<tr><th>expiry</th><th>used</th><th>inside</th><th>rms</th><th>fit</th><th>look at</th></tr>"
-        return (
-            f"<p><b>{escape(self.underlying)}</b>: {escape(self.certificate)}</p>{self.ledger._repr_html_()}"
-            f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
-        )
+        from volsurf.diagnostics.quality_view import report_html
+
+        return report_html(self)
+
+    def to_polars(self, rows: str = "slices") -> pl.DataFrame:
+        """A table of the report: `rows` is "slices", "through", "forwards" or "ledger"."""
+        if rows == "slices":
+            from volsurf.diagnostics.quality_view import slices_frame
+
+            return slices_frame(self)
+        if rows == "through" and self.through is not None:
+            return self.through.to_polars()
+        if rows == "forwards":
+            return forwards_frame(self.forwards)
+        if rows == "ledger":
+            from volsurf.diagnostics.quality_view import ledger_frame
+
+            return ledger_frame(self)
+        raise InputError(f'rows must be "slices", "through", "forwards" or "ledger", was {rows!r}')
+
+    def plot_residuals(self) -> go.Figure:
+        """Residuals by strike in error bars, one panel an expiry, as a plotly figure: noise is a cloud, a wrong shape a wave."""
+        from volsurf.diagnostics.figures import residuals_figure
+
+        return residuals_figure(self.smiles)
 
 
-def diagnose(surface: Surface, quotes: QuoteVols) -> Report:
-    """The ledger of a surface's quotes and the health of each fit.
+def diagnose(
+    surface: Surface,
+    quotes: QuoteVols,
+    *,
+    history: ThroughHistory | None = None,
+    timings: Mapping[str, float] | None = None,
+) -> Report:
+    """The ledger of a surface's quotes, the health of each fit, the forwards, and every quote against the curve.
+
+    Args:
+        surface: may be older than the quotes, as one is that an engine carries between refits: how well it fits is then as of its
+            own quotes, and the ledger, the forwards and what trades through it are as of these.
+        history: takes this frame in; edges and misshapen smiles are then judged by the last frames, not by this one alone.
+        timings: microseconds by step, from a caller with a clock; passed through to the report.
 
     Raises:
-        InputError: the quotes are not those the surface was fitted to.
+        InputError: the quotes do not hold the surface's underlying, or are older than the surface.
     """
-    if surface.underlying not in quotes.underlyings:
-        raise InputError(f"the quotes hold {', '.join(quotes.underlyings)}, the surface is of {surface.underlying}")
-    if surface.time_ns != quotes.time_ns:
-        raise InputError(f"the surface is of {surface.time_ns} ns, the quotes are of {quotes.time_ns} ns")
+    matrix = through_matrix(surface, quotes, history)
     reason = final_reasons((surface,), quotes)
-    number = quotes.underlyings.index(surface.underlying)
-    mine = quotes.underlying_id == number
-    smiles = {s.expiry_ns: s for s in surface.smiles}
-    slices: list[SliceHealth] = []
-    for i in np.flatnonzero(quotes.layout.underlying_id == number).tolist():
-        smile = smiles.get(int(quotes.layout.expiry_ns[i]))
-        if smile is None:
+    mine = quotes.underlying_id == quotes.underlyings.index(surface.underlying)
+    # Rows that never became an option name no underlying for certain: with several they are in the whole ledger only.
+    alone = len(quotes.underlyings) == 1
+    by_expiry = ledgers(quotes, "expiry", reason=reason, rows=mine, refused=alone)
+    by_venue = ledgers(quotes, "venue", reason=reason, rows=mine, refused=alone)
+    refused = quotes.refused if alone else quotes.refused[:0]
+    ledger = Ledger.of(
+        np.concatenate((reason[mine], refused)), np.concatenate((quotes.side[mine], np.zeros(len(refused), np.int8)))
+    )
+    numbers = misfit(surface.smiles)
+    wrong = numbers.wrong_shape.tolist()
+    if history is not None:
+        wrong = history.shapes.update(surface.underlying, quotes.time_ns, surface.expiries.tolist(), wrong)
+    position = {int(expiry): i for i, expiry in enumerate(matrix.expiries)}
+    bounds = np.searchsorted(matrix.expiry, np.arange(len(matrix.expiries) + 1))
+    slices = []
+    for i, smile in enumerate(surface.smiles):
+        place = position.get(smile.expiry_ns)
+        if place is None:
             continue
-        rows = slice(quotes.expiry_start[i], quotes.expiry_start[i + 1])
-        slices.append(_health(smile, Ledger.of(reason[rows], quotes.side[rows])))
-    if len(quotes.underlyings) == 1:
-        reason = np.concatenate((reason[mine], quotes.refused))
-        side = np.concatenate((quotes.side[mine], np.zeros(len(quotes.refused), np.int8)))
-    else:
-        reason, side = reason[mine], quotes.side[mine]
+        cells = matrix.select(np.arange(bounds[place], bounds[place + 1]))
+        own = by_expiry[smile.expiry_label]
+        slices.append(slice_health(surface.smiles, i, own, cells, numbers, shape_misfit=wrong[i]))
+    certificate = surface.certificate
     return Report(
-        surface.underlying, surface.time_ns, Ledger.of(reason, side), tuple(slices), surface.certificate.sentence
+        underlying=surface.underlying,
+        time_ns=quotes.time_ns,
+        surface_time_ns=surface.time_ns,
+        ledger=ledger,
+        slices=tuple(slices),
+        certificate=certificate.sentence,
+        ledger_by_expiry=by_expiry,
+        ledger_by_venue=by_venue,
+        through=matrix,
+        forwards=forward_checks(quotes, surface.underlying),
+        evidence=certificate.evidence,
+        timings=None if timings is None else dict(timings),
+        smiles=surface.smiles,
     )
-
-
-def final_reasons(surfaces: Iterable[Surface], quotes: QuoteVols) -> npt.NDArray[np.uint8]:
-    """The reason of every row of `quotes` once the fits have spoken: their outliers are marked."""
-    reason = quotes.reason.copy()
-    rows = np.full(len(quotes.layout.universe), -1, np.int64)
-    rows[quotes.instrument_id] = np.arange(len(quotes))
-    for surface in surfaces:
-        for smile in surface.smiles:
-            outliers = smile.instrument_id[smile.reason == QuoteReason.OUTLIER]
-            reason[rows[outliers]] = QuoteReason.OUTLIER
-    return reason
-
-
-def whole_ledger(surfaces: Iterable[Surface], quotes: QuoteVols) -> Ledger:
-    """Ledger of all rows, those that never became an option and those of other underlyings included, after the fits."""
-    reason = np.concatenate((final_reasons(surfaces, quotes), quotes.refused))
-    return Ledger.of(reason, np.concatenate((quotes.side, np.zeros(len(quotes.refused), np.int8))))
-
-
-def _health(smile: Smile, ledger: Ledger) -> SliceHealth:
-    fit = smile.fit
-    notes: list[str] = []
-    if smile.forward_flagged:
-        notes.append(f"forward: {smile.forward_sentence}; parity differs from the venue by {smile.mismatch_bp:+.1f} bp")
-    if fit is None:
-        notes.append("no quote of its own and no neighbour to take the shape from")
-        return SliceHealth(
-            smile.expiry_label, smile.expiry_ns, ledger, 0, *(np.nan,) * 3, False, False, "not fitted", tuple(notes)
-        )
-    u = _residuals(smile)
-    correlation, runs = _shape(u)
-    # Five parameters cannot follow a shelf and a kink: large residuals, alike over whole ranges of strikes.
-    misfit = len(u) >= THIN_QUOTES and fit.rms > 1.0 and correlation > 0.4 and runs < len(u) / 3
-    if fit.is_synthetic:
-        notes.append("synthetic: no usable quote, shape and level are those of the neighbouring expiries")
-    elif fit.n_two_sided < THIN_QUOTES:
-        notes.append(f"thin: {fit.n_two_sided} two-sided quotes, so the neighbours' shape carries much of the curve")
-    if misfit:
-        notes.append(
-            "the smile has a shape that five parameters cannot follow: trust the quotes, not the curve, between them"
-        )
-    elif fit.inside < LOW_INSIDE:
-        notes.append(f"only {fit.inside:.0%} of the quotes hold the curve")
-    if not fit.is_certified:
-        notes.append(fit.failure_sentence)
-    outliers = ledger.counts.get(QuoteReason.OUTLIER, 0)
-    if outliers:
-        notes.append(f"{outliers} quote{'s' if outliers > 1 else ''} more than six error bars off, left out")
-    return SliceHealth(
-        smile.expiry_label,
-        smile.expiry_ns,
-        ledger,
-        fit.n_two_sided,
-        fit.inside,
-        fit.rms,
-        correlation,
-        misfit,
-        fit.is_certified,
-        fit.sentence,
-        tuple(notes),
-    )
-
-
-def _residuals(smile: Smile) -> npt.NDArray[np.float64]:
-    """(fit - quote) / error bar of the two-sided used quotes, by strike."""
-    keep = smile.used & (smile.side == 0)
-    return np.asarray((smile.fitted_vol(smile.log_moneyness[keep]) - smile.vol[keep]) / smile.error[keep])
-
-
-def _shape(u: npt.NDArray[np.float64]) -> tuple[float, int]:
-    """Lag-1 autocorrelation, and the number of runs of one sign."""
-    if len(u) < 3:
-        return 0.0, len(u)
-    d = u - u.mean()
-    spread = float((d**2).sum())
-    correlation = float((d[1:] * d[:-1]).sum()) / spread if spread > 0 else 0.0
-    return correlation, 1 + int((np.sign(d[1:]) != np.sign(d[:-1])).sum())

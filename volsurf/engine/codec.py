@@ -11,7 +11,7 @@ exactly and a block's digest identifies its content:
 
 A *message* is a snapshot (all blocks) or a patch (the blocks that differ from frame `base`):
 
-    0   4  magic "VSF1"
+    0   4  magic "VSF2"
     4   4  u32 length h of the header
     8  16  blake2b-128 of the header
    24   h  header, MessagePack of `Header`; zero bytes to a multiple of 8
@@ -27,6 +27,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -35,7 +36,7 @@ import numpy as np
 from volsurf.errors import StreamError, VolsurfError
 from volsurf.surface.slices import SliceFit, Smile
 
-MAGIC = b"VSF1"
+MAGIC = b"VSF2"
 DIGEST_BYTES = 16
 
 COLUMNS: tuple[tuple[str, str], ...] = (
@@ -55,6 +56,10 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 _COLUMN_NAMES = frozenset(name for name, _ in COLUMNS)
 _SMILE_SCALARS = tuple(f.name for f in fields(Smile) if f.name not in _COLUMN_NAMES and f.name != "fit")
 _FIT_FIELDS = tuple(f.name for f in fields(SliceFit))
+_DTYPES = tuple(np.dtype(dtype) for _, dtype in COLUMNS)
+_smile_columns = attrgetter(*(name for name, _ in COLUMNS))
+_smile_values = attrgetter(*_SMILE_SCALARS)
+_fit_values = attrgetter(*_FIT_FIELDS)
 _PREFIX = struct.Struct("<II")
 _ENVELOPE = struct.Struct("<4sI16s")
 
@@ -88,13 +93,14 @@ def _digest(data: bytes | memoryview) -> bytes:
 
 def encode_smile(smile: Smile) -> Block:
     """The block of a smile."""
-    scalars = [getattr(smile, name) for name in _SMILE_SCALARS]
-    fit = None if smile.fit is None else [getattr(smile.fit, name) for name in _FIT_FIELDS]
-    header = _encoder.encode((scalars, fit))
-    parts = [_PREFIX.pack(len(header), len(smile.strike)), header, _padding(len(header))]
-    for name, dtype in COLUMNS:
-        raw = np.ascontiguousarray(getattr(smile, name), dtype).tobytes()
-        parts += (raw, _padding(len(raw)))
+    fit = None if smile.fit is None else _fit_values(smile.fit)
+    header = _encoder.encode((_smile_values(smile), fit))
+    parts: list[Any] = [_PREFIX.pack(len(header), len(smile.strike)), header, _padding(len(header))]
+    for array, dtype in zip(_smile_columns(smile), _DTYPES, strict=True):
+        # Joined as the buffers they are: a copy of each first would cost half of the whole encoding.
+        parts.append(array if array.dtype is dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype))
+        if array.nbytes % 8 or dtype.itemsize % 8:
+            parts.append(_padding(len(array) * dtype.itemsize))
     data = b"".join(parts)
     return Block(data, _digest(data))
 
@@ -211,7 +217,7 @@ def decode_header(data: bytes) -> tuple[Header, int]:
         raise StreamError(f"a message starts with {_ENVELOPE.size} bytes, was {len(data)}")
     magic, length, digest = _ENVELOPE.unpack_from(data)
     if magic != MAGIC:
-        raise StreamError(f"not a version 1 message: it starts with {magic!r}")
+        raise StreamError(f"not a version 2 message: it starts with {magic!r}")
     end = _ENVELOPE.size + length
     raw = memoryview(data)[_ENVELOPE.size : end]
     padding = _padding(end)

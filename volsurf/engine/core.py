@@ -6,18 +6,24 @@ quotes as vols, smiles, the batch fit; plus the bookkeeping of what need not be 
 
 What did not change is not refitted. A surface is made again when, of any of its expiries, a quote moved by more than a tenth of
 its error bar, quotes came or went, or the forward moved by more than 2 % of a standard deviation; at the latest after a second,
-because time passes. It is made as a whole, since each slice is certified against its neighbour (svi.md §3.7).
+because time passes. It is made as a whole, since each slice is certified against its neighbour.
+
+The temporal filter counts the time since the last refit, not frames. While quotes stand still there is none until that second is
+over; by then little of the last curve is wanted (14 % at the default of half a second), so what a surface still lacks of the way
+to its quotes is made up in one step, and it never lags by more than the second.
+
+Every surface that is published is certified for what it is: one that loses its first expiry to time is published again with the
+next as the first, whose calendar verdict is then that of a first one. A fit that ends without a proof is not published, and the
+last certified surface stays, its age being said.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from volsurf.diagnostics.reasons import QuoteReason
 from volsurf.engine.codec import Problem
 from volsurf.engine.feeds import FeedTable
 from volsurf.engine.frame import BlockCache, Frame
@@ -31,10 +37,14 @@ from volsurf.engine.log import (
     PolicyChange,
     Tick,
 )
+from volsurf.engine.memory import Basis, Underlying, add_outliers, count_reasons
 from volsurf.instruments import Kind, Universe
 from volsurf.quotes import Field, QuoteBatch, QuoteBoard
+from volsurf.surface.prior_centres import PriorCentres
 from volsurf.surface.quote_vols import QuoteRules, QuoteVols, quote_vols
-from volsurf.surface.smile import Smile, build_smiles, fit_all_smiles
+from volsurf.surface.slices import expiry_label
+from volsurf.surface.smile import after_expiry, fit_columns
+from volsurf.surface.smile_columns import SmileColumns
 from volsurf.surface.surface import Surface
 
 _SECOND = 1_000_000_000
@@ -54,27 +64,15 @@ class CoreRules:
     """Move of a quote that calls for a refit, in its error bars."""
     forward_move: float = 0.02
     """Move of a forward that does, in standard deviations of the expiry."""
+    enforce: bool = True
+    """Publish surfaces free of butterfly and calendar arbitrage only."""
+    smoothing_seconds: float = 0.5
+    """Time constant of the temporal filter: at 10 frames a second a curve keeps 82 % of the last one. 0 is off."""
     quotes: QuoteRules = field(default_factory=QuoteRules)
 
 
 def _no_lap(step: str) -> None:
     del step
-
-
-@dataclass(slots=True)
-class _Underlying:
-    """What the core remembers of one underlying between frames."""
-
-    surface: Surface | None = None
-    basis: tuple[Smile, ...] = ()
-    """The smiles the surface was fitted to, as they were before the fit."""
-    fitted_ns: int = 0
-    changed: bool = True
-    """Something that matters was written to the board since the last look."""
-    settled: bool = False
-    """It was fitted while one of its feeds was whole; from then on a feed that is not whole leaves the surface as it is."""
-    problem: Problem | None = None
-    ledger: dict[str, int] | None = None
 
 
 class Core:
@@ -87,12 +85,15 @@ class Core:
         self.quotes: QuoteVols | None = None
         """Of the last frame that looked at the quotes."""
         self._feeds = FeedTable(self.universe, self.board)
-        self._known: dict[str, _Underlying] = {}
+        self._known: dict[str, Underlying] = {}
         self._number = 0
         self._step: ClockStep | None = None
         self._quotes_problem: Problem | None = None
+        self._centres = PriorCentres()
         self._blocks: BlockCache = {}
         self._unknown_rows = 0
+        self._expiries: tuple[int, dict[str, list[int]]] = (-1, {})
+        """Version of the universe, and the expiries of its active options by underlying."""
 
     def apply(self, entry: Entry) -> None:
         """Take the next entry of the log. A `Tick` is not for here: `frame` makes the frame, `frames_of` runs a whole log."""
@@ -108,8 +109,10 @@ class Core:
             case FeedStarted():
                 self._feeds.started(entry)
             case PolicyChange():
-                changes = {n: v for n in ("refit_after_ns", "silent_after_ns") if (v := getattr(entry, n)) is not None}
+                changes = {name: v for name in entry.__struct_fields__ if (v := getattr(entry, name)) is not None}
                 self.rules = replace(self.rules, **changes)
+                if entry.enforce is not None:
+                    self._enforcement_changed()
             case ClockStep():
                 self._step = entry
                 self._feeds.clock_step(entry)
@@ -126,11 +129,17 @@ class Core:
         self._note_changes()
         due = [name for name, known in sorted(self._known.items()) if self._is_due(name, known, now_ns)]
         lap("board")
-        smiles = self._smiles(due, now_ns, lap) if due else {}
-        dirty = [name for name in due if name in smiles and self._is_dirty(self._known[name], smiles[name], now_ns)]
-        self._fit(dirty, smiles, now_ns)
+        columns = self._columns(due, now_ns, lap) if due else None
+        if columns is not None:
+            self._fit([name for name in due if self._is_dirty(name, columns, now_ns)], columns, now_ns)
         lap("fit")
         return self._result(now_ns)
+
+    def _enforcement_changed(self) -> None:
+        for known in self._known.values():
+            known.changed, known.basis = True, None
+            if self.rules.enforce and known.surface is not None and not known.surface.certificate:
+                known.surface = None
 
     # --- what is left of the last frame ------------------------------------------------------------------------------
     def _expire(self, now_ns: int) -> None:
@@ -138,110 +147,105 @@ class Core:
         over = np.flatnonzero(universe.active & (universe.expiry_ns > 0) & (universe.expiry_ns <= now_ns))
         if over.size:
             universe.retire(over)
+        # In its settlement window an option is priced on an average that no curve describes, so its curve goes with the first
+        # minute of that, also where no fit is made that would leave it out.
+        until_ns = now_ns + self.rules.quotes.settlement_window_ns
         for known in self._known.values():
-            surface = known.surface
-            if surface is not None and surface.smiles[0].expiry_ns <= now_ns:
-                left = tuple(smile for smile in surface.smiles if smile.expiry_ns > now_ns)
-                known.surface = Surface(surface.underlying, surface.time_ns, left) if left else None
+            if known.surface is not None and known.surface.smiles[0].expiry_ns <= until_ns:
+                known.surface = after_expiry(known.surface, until_ns)
                 known.changed = True
 
     def _note_changes(self) -> None:
         changed = self.board.take_changed() & _MATTERS
         for name in self.universe.underlyings:
-            self._known.setdefault(name, _Underlying())
+            self._known.setdefault(name, Underlying())
         touched = np.unique(self.universe.underlying_id[changed != 0])
         for underlying_id in touched.tolist():
             self._known[self.universe.underlyings[underlying_id]].changed = True
 
-    def _is_due(self, name: str, known: _Underlying, now_ns: int) -> bool:
+    def _is_due(self, name: str, known: Underlying, now_ns: int) -> bool:
         if known.settled and known.surface is not None and not self._feeds.is_live(name, now_ns, self.rules):
             # Its quotes are gone or going; the last certified surface stays, and its time says how old it is.
             return False
         return known.changed or self._is_old(known, now_ns)
 
-    def _is_old(self, known: _Underlying, now_ns: int) -> bool:
+    def _is_old(self, known: Underlying, now_ns: int) -> bool:
         # A clock that was set back makes everything old.
         return not 0 <= now_ns - known.fitted_ns < self.rules.refit_after_ns
 
     # --- quotes to smiles ----------------------------------------------------------------------------------------------
-    def _smiles(self, due: Sequence[str], now_ns: int, lap: Callable[[str], None]) -> dict[str, list[Smile]]:
+    def _columns(self, due: Sequence[str], now_ns: int, lap: Callable[[str], None]) -> SmileColumns | None:
+        columns = None
         try:
             self.quotes = quote_vols(self.board, now_ns, previous=self.quotes, rules=self.rules.quotes)
             lap("vols")
-            smiles = build_smiles(self.quotes)
+            columns = SmileColumns.of(self.quotes)
             self._quotes_problem = None
         except Exception as error:  # kept from the feeds and the surfaces there are; the frame says it
             self._quotes_problem = Problem("", "quotes", _sentence("quotes could not be turned into vols", error))
             # In case what was carried over is at fault, the next attempt starts cold.
             self.quotes = None
-            smiles = []
-        by_name: dict[str, list[Smile]] = {}
-        for smile in smiles:
-            by_name.setdefault(smile.underlying, []).append(smile)
         for name in due:
             self._known[name].changed = self._quotes_problem is not None
         lap("smiles")
-        return by_name
+        return columns
 
-    def _is_dirty(self, known: _Underlying, smiles: Sequence[Smile], now_ns: int) -> bool:
-        if self._is_old(known, now_ns) or len(smiles) != len(known.basis):
+    def _is_dirty(self, name: str, columns: SmileColumns, now_ns: int) -> bool:
+        known, smiles = self._known[name], columns.of_underlying(name)
+        if smiles.start == smiles.stop:
+            return False
+        if known.basis is None or self._is_old(known, now_ns):
             return True
-        fits = {} if known.surface is None else {smile.expiry_ns: smile.fit for smile in known.surface.smiles}
-        for new, old in zip(smiles, known.basis, strict=True):
-            if new.expiry_ns != old.expiry_ns or not np.array_equal(new.instrument_id, old.instrument_id):
-                return True
-            if not (np.array_equal(new.reason, old.reason) and np.array_equal(new.side, old.side)):
-                return True
-            with np.errstate(invalid="ignore"):
-                if bool((np.abs(new.vol - old.vol) > self.rules.quote_move * old.error).any()):
-                    return True
-            fit = fits.get(new.expiry_ns)
-            deviation = math.inf if fit is None else math.sqrt(max(float(fit.total_variance(0.0)), 0.0))
-            if abs(math.log(new.forward / old.forward)) > self.rules.forward_move * deviation:
-                return True
-        return False
+        return known.basis.is_left_behind(columns, smiles, self.rules)
 
     # --- smiles to surfaces ----------------------------------------------------------------------------------------------
-    def _fit(self, dirty: Sequence[str], smiles: dict[str, list[Smile]], now_ns: int) -> None:
+    def _fit(self, dirty: Sequence[str], columns: SmileColumns, now_ns: int) -> None:
         if not dirty:
             return
-        previous = {name: s for name in dirty if (s := self._known[name].surface) is not None}
-        surfaces: dict[str, Surface] = {}
         failed: dict[str, Exception] = {}
         try:
-            surfaces = fit_all_smiles([smile for name in dirty for smile in smiles[name]], previous)
+            surfaces = self._fitted(dirty, columns)
         except Exception:  # one of them failed the batch: each by itself, so that only the culprit is left behind
+            surfaces = {}
             for name in dirty:
                 try:
-                    surfaces |= fit_all_smiles(smiles[name], {name: previous[name]} if name in previous else {})
+                    surfaces |= self._fitted([name], columns)
                 except Exception as error:
                     failed[name] = error
+        assert self.quotes is not None
+        ledgers = count_reasons(self.quotes, dirty)
         for name in dirty:
-            known = self._known[name]
-            known.basis, known.fitted_ns = tuple(smiles[name]), now_ns
+            known, smiles = self._known[name], columns.of_underlying(name)
+            known.fitted_ns = now_ns
             known.settled = known.settled or self._feeds.is_live(name, now_ns, self.rules)
             surface = surfaces.get(name)
+            known.trouble = ""
+            if name in failed:
+                known.trouble = _sentence("the fit failed", failed[name])
+            elif surface is None:
+                known.trouble = "no expiry has a usable quote"
+            elif self.rules.enforce and not surface.certificate:
+                known.trouble = f"the fit ended without a proof ({surface.certificate.witness})"
+                surface = None
+            known.ledger = ledgers[name]
             if surface is not None:
-                known.surface, known.problem = surface, None
-            elif name in failed:
-                known.problem = Problem(
-                    name, "fit", _sentence("the fit failed; a surface there was stays", failed[name])
-                )
-            else:
-                stays = "no surface yet" if known.surface is None else "the last surface stays"
-                known.problem = Problem(name, "fit", f"no expiry has a usable quote: {stays}")
-            known.ledger = self._count(name, known.surface if surface is not None else None)
+                known.surface = surface
+                add_outliers(known.ledger, surface)
+            known.basis = Basis.of(columns, smiles, surface)
 
-    def _count(self, name: str, surface: Surface | None) -> dict[str, int]:
-        assert self.quotes is not None
-        counts = {reason.name: count for reason, count in self.quotes.ledger(name).counts.items()}
-        # The fit has the last word on outliers.
-        smiles = () if surface is None else surface.smiles
-        outliers = sum(int((smile.reason == QuoteReason.OUTLIER).sum()) for smile in smiles)
-        if outliers:
-            counts[QuoteReason.USED.name] -= outliers
-            counts[QuoteReason.OUTLIER.name] = counts.get(QuoteReason.OUTLIER.name, 0) + outliers
-        return counts
+    def _fitted(self, names: Sequence[str], columns: SmileColumns) -> dict[str, Surface]:
+        previous = {name: s for name in names if (s := self._known[name].surface) is not None}
+        chosen = [i for i, name in enumerate(columns.underlying) if name in names]
+        if len(chosen) < len(columns):
+            columns = columns.select(chosen)
+        rules = self.rules
+        return fit_columns(
+            columns,
+            previous,
+            enforce=rules.enforce,
+            smoothing_seconds=rules.smoothing_seconds,
+            centres=self._centres,
+        )
 
     def _result(self, now_ns: int) -> Frame:
         known = sorted(self._known.items())
@@ -263,7 +267,12 @@ class Core:
         )
 
     def _problems(self, now_ns: int) -> tuple[Problem, ...]:
-        problems = [k.problem for _, k in sorted(self._known.items()) if k.problem is not None]
+        problems = [
+            Problem(name, "fit", f"{known.trouble}: {_what_stays(known.surface, now_ns)}")
+            for name, known in sorted(self._known.items())
+            if known.trouble
+        ]
+        problems += self._settling(now_ns)
         problems += self._feeds.problems()
         if self._quotes_problem is not None:
             problems.append(self._quotes_problem)
@@ -274,17 +283,37 @@ class Core:
             problems.append(Problem("", "feed", f"{rows} quotes named an instrument that is not listed"))
         return tuple(problems)
 
+    def _settling(self, now_ns: int) -> list[Problem]:
+        until_ns = now_ns + self.rules.quotes.settlement_window_ns
+        return [
+            Problem(
+                name, "expiry", f"{expiry_label(expiry)} is settling on an average of the index and is no longer fitted"
+            )
+            for name, expiries in self._active_expiries().items()
+            for expiry in expiries
+            if expiry <= until_ns
+        ]
+
     def _listed(self, now_ns: int) -> dict[str, tuple[int, ...]]:
-        universe = self.universe
         # In its last minutes an option is settled on an average and no longer fitted, so it is not missed either.
-        trading = universe.expiry_ns > now_ns + self.rules.quotes.settlement_window_ns
-        mask = universe.active & (universe.kind == Kind.OPTION) & trading
-        listed: dict[str, tuple[int, ...]] = {}
-        for i, name in enumerate(universe.underlyings):
-            expiries = np.unique(universe.expiry_ns[mask & (universe.underlying_id == i)])
-            if expiries.size:
-                listed[name] = tuple(expiries.tolist())
-        return listed
+        until_ns = now_ns + self.rules.quotes.settlement_window_ns
+        listed = {
+            name: tuple(e for e in expiries if e > until_ns) for name, expiries in self._active_expiries().items()
+        }
+        return {name: expiries for name, expiries in listed.items() if expiries}
+
+    def _active_expiries(self) -> dict[str, list[int]]:
+        universe = self.universe
+        if self._expiries[0] != universe.version:
+            mask = universe.active & (universe.kind == Kind.OPTION)
+            self._expiries = (
+                universe.version,
+                {
+                    name: np.unique(universe.expiry_ns[mask & (universe.underlying_id == i)]).tolist()
+                    for i, name in enumerate(universe.underlyings)
+                },
+            )
+        return self._expiries[1]
 
 
 def frames_of(core: Core, log: Iterable[Entry]) -> Iterator[Frame]:
@@ -298,3 +327,11 @@ def frames_of(core: Core, log: Iterable[Entry]) -> Iterator[Frame]:
 
 def _sentence(what: str, error: Exception) -> str:
     return f"{what} ({type(error).__name__}: {error})"[:400]
+
+
+def _what_stays(surface: Surface | None, now_ns: int) -> str:
+    if surface is None:
+        return "no surface yet"
+    if now_ns < surface.time_ns:  # the clock was set back
+        return "the last surface stays"
+    return f"the surface of {(now_ns - surface.time_ns) / 1e9:.1f} s ago stays"

@@ -80,7 +80,7 @@ class CoreProcess:
         if self._settings is None:
             return
         settings = self._settings
-        self._core.apply(PolicyChange(silent_after_ns=int(1e9 * settings["silent_seconds"])))
+        self._core.apply(PolicyChange(**settings["rules"]))
         self._thread = _ServerThread(socket.socket(fileno=settings["fds"][0]))
         try:
             self._prepare()

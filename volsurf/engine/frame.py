@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,6 +54,17 @@ class Frame:
     def __repr__(self) -> str:
         slices = sum(len(s.smiles) for s in self.surfaces.values())
         return f"Frame({self.number}, {', '.join(self.surfaces) or 'no surface yet'}, {slices} slices)"
+
+    @property
+    def refitted(self) -> int:
+        """Slices made in this frame; those of the other surfaces are of an earlier one."""
+        return sum(len(surface) for surface in self.surfaces.values() if surface.time_ns == self.time_ns)
+
+    @property
+    def fit_us_per_slice(self) -> float:
+        """Microseconds of fit, enforcement and certificates for each slice made; NaN where none was, or nobody measured."""
+        slices = self.refitted
+        return 1e3 * self.timings["fit"] / slices if slices and "fit" in self.timings else math.nan
 
     @cached_property
     def blocks(self) -> Mapping[str, Blocks]:

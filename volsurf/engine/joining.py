@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from volsurf.engine import rendezvous, shared
-from volsurf.engine.rendezvous import EngineRecord
+from volsurf.engine.rendezvous import EngineRecord, SurfaceRules
 from volsurf.engine.session import Session, shared_lock, shared_sessions
 from volsurf.engine.wanted import base_currencies, check_wanted
 from volsurf.errors import EngineError
@@ -23,6 +23,7 @@ def join(
     name: str,
     every: float,
     idle_seconds: float | None,
+    rules: SurfaceRules,
 ) -> Session:
     """What `volsurf.live` does; its arguments are explained there."""
     wanted_venues = (venues,) if isinstance(venues, str) else tuple(venues)
@@ -33,9 +34,11 @@ def join(
     with rendezvous.exclusive(name, _LOCK_SECONDS):
         record = rendezvous.find(name)
         if record is None:
-            record = shared.start(name, wanted_venues, wanted, url=url, every=every, idle=idle)
+            record = shared.start(name, wanted_venues, wanted, url=url, every=every, idle=idle, rules=rules)
         elif record.venues != wanted_venues or record.url != url or not set(wanted) <= set(record.underlyings):
-            raise EngineError(_follows_something_else(name, record))
+            raise EngineError(_is_another(name, record, _what_it_follows(record)))
+        elif not record.rules.suit(rules):
+            raise EngineError(_is_another(name, record, _its_rules(record)))
         return _session(name, record, base_currencies(wanted))
 
 
@@ -63,9 +66,19 @@ def _session(name: str, record: EngineRecord, underlyings: tuple[str, ...]) -> S
     return session
 
 
-def _follows_something_else(name: str, record: EngineRecord) -> str:
-    where = f" at {record.url}" if record.url else ""
+def _is_another(name: str, record: EngineRecord, what: str) -> str:
     return (
-        f"engine {name!r} follows {', '.join(record.underlyings)} of {', '.join(record.venues)}{where}: give this one another "
-        f"name=, or end that one: vs.attach({record.stream_url!r}) sees it, its session's stop(engine=True) ends it"
+        f"engine {name!r} {what}: give this one another name=, or end that one: vs.attach({record.stream_url!r}) sees it, "
+        "its session's stop(engine=True) ends it"
     )
+
+
+def _what_it_follows(record: EngineRecord) -> str:
+    where = f" at {record.url}" if record.url else ""
+    return f"follows {', '.join(record.underlyings)} of {', '.join(record.venues)}{where}"
+
+
+def _its_rules(record: EngineRecord) -> str:
+    seconds = record.rules.smoothing_seconds
+    smoothing = "the default" if seconds is None else f"{seconds:g}"
+    return f"has smoothing_seconds={smoothing} and enforce={record.rules.enforce}"

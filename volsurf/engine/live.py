@@ -47,9 +47,12 @@ class Engine:
         batch_seconds: period at which a feed hands its conflated quotes to the core.
         silent_seconds: a feed not heard for so long is not live; its surfaces stay as they are.
         shards: connections each feed divides its instruments among.
+        smoothing_seconds: time constant of the temporal filter, 0 for none, if not `CoreRules.smoothing_seconds`. A surface
+            jitters the less and lags a drift the more, by about this time; a jump is followed at once whatever it is.
+        enforce: publish surfaces free of arbitrage only; False publishes what the quotes alone give, with its certificates.
 
     Raises:
-        InputError: an unknown venue, no underlying, no connection, or a period that is not positive.
+        InputError: an unknown venue, no underlying, no connection, a period that is not positive, or a filter of over a minute.
         EngineError: the port is taken.
     """
 
@@ -64,6 +67,8 @@ class Engine:
         batch_seconds: float = 0.01,
         silent_seconds: float = 5.0,
         shards: int = 1,
+        smoothing_seconds: float | None = None,
+        enforce: bool = True,
     ) -> None:
         self.venues = (venues,) if isinstance(venues, str) else tuple(venues)
         self.underlyings = (underlyings,) if isinstance(underlyings, str) else tuple(underlyings)
@@ -72,6 +77,8 @@ class Engine:
         for name, seconds in periods.items():
             if not 0.001 <= seconds <= 60.0:
                 raise InputError(f"{name} must be between 0.001 and 60 seconds, was {seconds!r}")
+        if smoothing_seconds is not None and not 0.0 <= smoothing_seconds <= 60.0:
+            raise InputError(f"smoothing_seconds must be between 0 and 60 seconds, was {smoothing_seconds!r}")
         # Venues admit 32 connections of one address at most, others of its owner included.
         if not 1 <= shards <= 16:
             raise InputError(f"shards must be between 1 and 16 connections, was {shards!r}")
@@ -88,7 +95,15 @@ class Engine:
             }
             for number, venue in enumerate(self.venues)
         ]
-        self._core_settings = {"op": "configure", "frame_seconds": frame_seconds, "silent_seconds": silent_seconds}
+        self._core_settings = {
+            "op": "configure",
+            "frame_seconds": frame_seconds,
+            "rules": {
+                "silent_after_ns": int(1e9 * silent_seconds),
+                "smoothing_seconds": smoothing_seconds,
+                "enforce": enforce,
+            },
+        }
         self._listener = listen(port)
         self.stream_url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}{PATH}"
         """Address of the native stream, for `vs.attach`."""

@@ -77,6 +77,8 @@ class PolicyChange(msgspec.Struct, frozen=True, tag_field="entry", tag="policy_c
 
     refit_after_ns: int | None = None
     silent_after_ns: int | None = None
+    enforce: bool | None = None
+    smoothing_seconds: float | None = None
 
 
 class ClockStep(msgspec.Struct, frozen=True, tag_field="entry", tag="clock_step"):

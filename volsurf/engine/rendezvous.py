@@ -27,6 +27,18 @@ from volsurf.errors import EngineError, InputError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
+class SurfaceRules(msgspec.Struct, frozen=True, kw_only=True):
+    """By which rules of the core a shared engine makes its surfaces; see `volsurf.engine.live.Engine`."""
+
+    smoothing_seconds: float | None = None
+    """None for the core's own."""
+    enforce: bool = True
+
+    def suit(self, wanted: SurfaceRules) -> bool:
+        """Whether an engine with these rules gives what is wanted; a filter that nobody named is any."""
+        return self.enforce == wanted.enforce and wanted.smoothing_seconds in (None, self.smoothing_seconds)
+
+
 class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a shared engine."""
 
@@ -37,6 +49,7 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None
     """Of the exchange; None for the public one."""
     every: float
+    rules: SurfaceRules = SurfaceRules()
     version: str
 
 

@@ -315,6 +315,8 @@ def live(
     name: str = "default",
     every: float = 0.1,
     idle_seconds: float | None = None,
+    smoothing_seconds: float | None = None,
+    enforce: bool = True,
 ) -> Session:
     """Start the shared engine of a name, or join it where it runs already; running the cell again gives the same session.
 
@@ -325,11 +327,16 @@ def live(
         name: engines of different names run side by side.
         every: seconds between frames.
         idle_seconds: how long the engine stays after its last client has left (30, or `$VOLSURF_ENGINE_IDLE_SECONDS`).
+        smoothing_seconds: time constant of the temporal filter: vols jitter less, and follow a drift later by up to this time;
+            jumps are followed at once. 0 for none; if not given half a second, or what the running engine has.
+        enforce: surfaces free of arbitrage only; False for what the quotes alone give, with its certificates.
 
     Raises:
         InputError: an unknown venue, no underlying.
-        EngineError: it could not be started, or the engine of this name follows something else.
+        EngineError: it could not be started, or the engine of this name follows something else or by other rules.
     """
     from volsurf.engine.joining import join
+    from volsurf.engine.rendezvous import SurfaceRules
 
-    return join(venues, underlyings, url=url, name=name, every=every, idle_seconds=idle_seconds)
+    rules = SurfaceRules(smoothing_seconds=smoothing_seconds, enforce=enforce)
+    return join(venues, underlyings, url=url, name=name, every=every, idle_seconds=idle_seconds, rules=rules)

@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from volsurf.engine import rendezvous
-from volsurf.engine.rendezvous import EngineRecord
+from volsurf.engine.rendezvous import EngineRecord, SurfaceRules
 from volsurf.errors import ConfigError, EngineError, VolsurfError
 
 IDLE_SECONDS = 30.0
@@ -43,10 +45,24 @@ def idle_seconds() -> float:
 
 
 def start(
-    name: str, venues: Sequence[str], underlyings: Sequence[str], *, url: str | None, every: float, idle: float
+    name: str,
+    venues: Sequence[str],
+    underlyings: Sequence[str],
+    *,
+    url: str | None,
+    every: float,
+    idle: float,
+    rules: SurfaceRules,
 ) -> EngineRecord:
     """Start the engine of a name and return once its stream listens; the caller holds `rendezvous.exclusive(name)`."""
-    settings = {"venues": list(venues), "underlyings": list(underlyings), "url": url, "every": every, "idle": idle}
+    settings = {
+        "venues": list(venues),
+        "underlyings": list(underlyings),
+        "url": url,
+        "every": every,
+        "idle": idle,
+        "rules": msgspec.to_builtins(rules),
+    }
     log = rendezvous.log_path(name)
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -110,7 +126,12 @@ def serve(name: str, settings: dict[str, Any], stop: threading.Event) -> None:
     with (
         alive,
         Engine(
-            settings["venues"], settings["underlyings"], url=settings["url"], port=0, frame_seconds=settings["every"]
+            settings["venues"],
+            settings["underlyings"],
+            url=settings["url"],
+            port=0,
+            frame_seconds=settings["every"],
+            **settings["rules"],
         ) as engine,
     ):
         record = EngineRecord(
@@ -120,6 +141,7 @@ def serve(name: str, settings: dict[str, Any], stop: threading.Event) -> None:
             underlyings=engine.underlyings,
             url=settings["url"],
             every=settings["every"],
+            rules=SurfaceRules(**settings["rules"]),
             version=__version__,
         )
         rendezvous.publish(name, record)

@@ -203,8 +203,9 @@ def implied_vol(
         is_call: True for a call, False for a put.
         discount: factor that discounts the premium; 1 for premiums paid at expiry or margined.
         guess: vols to start from, such as those of the last frame; NaN where there is none. A good guess (0.3 %) halves the
-            time. Without one a vol is right to 1e-14 of itself. From one it is right to 2e-15/√years plus what the guess leaves:
-            of itself at most 2e-13 for σ√T up to 1, 2e-12 up to 3 and 2e-10 anywhere.
+            time, one that is off by 1 % costs more than none. Without one a vol is right to 1e-14 of itself. From one it is
+            right to 2e-15/√years plus what the guess leaves: of itself at most 2e-13 for σ√T up to 1, 2e-12 up to 3 and 2e-10
+            anywhere.
 
     Arguments broadcast; the result has their common shape, or is a float where all are scalars.
 

@@ -16,7 +16,9 @@ from volsurf.quotes import Field, QuoteBatch, QuoteBoard
 from volsurf.surface.columns import ChainColumns, frame_from_pandas, read_chain, read_csv
 from volsurf.surface.quote_vols import QuoteRules, QuoteVols, quote_vols
 from volsurf.surface.slices import expiry_label
-from volsurf.surface.smile import build_smiles, fit_all_smiles
+from volsurf.surface.smile import fit_columns
+from volsurf.surface.smile_columns import SmileColumns
+from volsurf.surface.venue_quotes import NO_TICK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +47,7 @@ class Chain:
     | `time` | datetime or integer ns UTC, one instant or one per row |
     | `forward` | float; null or absent: from put-call parity |
     | `venue`, `discount`, `bid_size`, `ask_size`, `mark`, `last`, `index`, `tick_size` | optional |
+    | `mark_vol` | optional: the venue's own vol, a decimal |
 
     A row that cannot be used is not an error: it has a `QuoteReason`, and the ledger counts it. Without `tick_size` the tick is
     Deribit's for its coin-settled BTC and ETH options, and elsewhere the coarsest of 1, 5, 10, … times a power of ten that
@@ -150,8 +153,13 @@ class Chain:
         return self.frame.with_columns(pl.Series(name, values) for name, values in added.items())
 
 
-def fit_surface(chain: Chain, *, rules: QuoteRules | None = None) -> Surface:
-    """The surface of a chain of one underlying.
+def fit_surface(chain: Chain, *, rules: QuoteRules | None = None, enforce: bool = True, model: str = "svi") -> Surface:
+    """The surface of a chain of one underlying, free of arbitrage unless asked not to be.
+
+    Args:
+        enforce: certified free of butterfly and calendar arbitrage at every strike; False publishes what the quotes alone give,
+            with certificates that say where it can be arbitraged.
+        model: "svi", or "ssvi" or "essvi" for a family with fewer numbers an expiry, see `volsurf.surface.models`.
 
     Raises:
         InputError: the chain has more than one underlying, or nothing that can be fitted.
@@ -161,17 +169,21 @@ def fit_surface(chain: Chain, *, rules: QuoteRules | None = None) -> Surface:
             f"the chain has {len(chain.underlyings)} underlyings ({', '.join(chain.underlyings)}): use fit_surfaces(chain), "
             f"or fit_surface(chain.select({chain.underlyings[0]!r}))"
         )
-    return next(iter(fit_surfaces(chain, rules=rules).values()))
+    return next(iter(fit_surfaces(chain, rules=rules, enforce=enforce, model=model).values()))
 
 
-def fit_surfaces(chain: Chain, *, rules: QuoteRules | None = None) -> dict[str, Surface]:
+def fit_surfaces(
+    chain: Chain, *, rules: QuoteRules | None = None, enforce: bool = True, model: str = "svi"
+) -> dict[str, Surface]:
     """The surfaces of all underlyings of a chain, by name. An underlying of which no expiry can be fitted is left out.
+
+    Arguments as `fit_surface`.
 
     Raises:
         InputError: nothing in the chain can be fitted; the message says what became of the rows.
     """
     quotes = chain.quote_vols(rules=rules)
-    surfaces = fit_all_smiles(build_smiles(quotes))
+    surfaces = fit_columns(SmileColumns.of(quotes), enforce=enforce, model=model)
     if not surfaces:
         raise InputError(nothing_to_fit(quotes))
     return surfaces
@@ -244,4 +256,4 @@ def _common_tick(prices: FloatArray) -> float:
             steps = prices / tick
             if (np.abs(steps - np.round(steps)) <= 1e-6 * np.maximum(steps, 1.0)).mean() >= 0.99 and steps.min() > 0.5:
                 return tick
-    return 1e-8
+    return NO_TICK

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REQUIRED = ("underlying", "expiry", "strike", "option_type", "bid", "ask", "settlement", "time")
-_VALUES = ("bid", "ask", "bid_size", "ask_size", "last", "mark", "forward", "index")
+_VALUES = ("bid", "ask", "bid_size", "ask_size", "last", "mark", "mark_vol", "forward", "index")
 _NOTHING = ["", "null", "NULL", "None", "NaN", "nan", "NA", "N/A"]
 _MISSING = np.iinfo(np.int64).min
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -129,7 +129,7 @@ def read_chain(frame: pl.DataFrame) -> ChainColumns:
     settled = [text.lower() for text in _text(frame, "settlement")]
     settlement = np.array([Settlement.LINEAR if text == "linear" else Settlement.INVERSE for text in settled], np.int8)
     values = {name: _number(frame, name) for name in _VALUES if name in frame.columns}
-    for name in ("forward", "index", "mark"):
+    for name in ("forward", "index", "mark", "mark_vol"):
         # Not a quote: what cannot be a price of its kind is as good as absent.
         if name in values:
             with np.errstate(invalid="ignore"):

@@ -1,5 +1,8 @@
 """Plotly figures of a surface: in three dimensions, smile by smile, and at the money over time.
 
+Every curve has a band of two standard errors on either side. It is grey where the curve is less sure than the quotes beside it
+are wide, and where an expiry has too few quotes for a shape of its own.
+
 Backgrounds are transparent and lettering is grey, so a figure can be read on a light and on a dark page. Every trace names its
 role in `meta`, so that a page with a theme of its own can colour it.
 """
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 MARKET_REACH = 3.0
 """Standard deviations from the forward that the surface is drawn to; vols further out are the model's, not the market's."""
+ENOUGH_QUOTES = 7
+"""Two-sided quotes below which the shape of a smile is mostly its neighbours'."""
 _TIMES = 48
 _STRIKES = 61
 _COLUMNS = 3
@@ -33,6 +38,7 @@ COLOURS = {
     "curve": "#8a7bf0",
     "band": "#8a93a0",
     "unused": "#8a93a0",
+    "bad": "#d9541e",
     "text": "#8a93a0",
 }
 _GRID = "rgba(138,147,160,0.22)"
@@ -41,7 +47,10 @@ _FONT = {"family": "Inter, system-ui, -apple-system, 'Segoe UI', sans-serif", "s
 
 
 def surface_figure(surface: Surface) -> go.Figure:
-    """The surface over standard deviations from the forward and days to expiry, with the quotes that were used as dots."""
+    """The surface over standard deviations from the forward and days to expiry, with the quotes that were used as dots.
+
+    Each listed expiry is a white line; the thin lines above and below it are two standard errors away.
+    """
     times = _drawn_times(surface)
     y = np.linspace(-MARKET_REACH, MARKET_REACH, _STRIKES)
     atm = surface.vol(k=0.0, years=times)
@@ -55,14 +64,14 @@ def surface_figure(surface: Surface) -> go.Figure:
             x=np.broadcast_to(y, vol.shape),
             y=days,
             z=vol,
-            customdata=np.stack((strike, k), axis=-1),
+            customdata=np.stack((strike, k, surface.vol_error(k=k, years=times[:, None])), axis=-1),
             colorscale="Viridis",
             opacity=0.96,
             colorbar={"title": {"text": "vol"}, "tickformat": ".0%", "thickness": 12, "len": 0.7, "outlinewidth": 0},
             contours={"x": {"show": True, "start": -3, "end": 3, "size": 1, "color": "rgba(255,255,255,0.25)"}},
             lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.15, "roughness": 0.6},
             hovertemplate=(
-                "<b>%{z:.2%}</b><br>strike %{customdata[0]:,.0f}<br>k %{customdata[1]:+.3f}, %{x:+.2f} sd"
+                "<b>%{z:.2%}</b> ± %{customdata[2]:.2%}<br>strike %{customdata[0]:,.0f}<br>k %{customdata[1]:+.3f}, %{x:+.2f} sd"
                 "<br>%{y:.1f} days<extra></extra>"
             ),
             meta="surface",
@@ -73,18 +82,24 @@ def surface_figure(surface: Surface) -> go.Figure:
             continue
         deviation = smile.atm_vol * math.sqrt(smile.years)
         row = np.full(_STRIKES, 365 * smile.years)
-        figure.add_trace(
-            go.Scatter3d(
-                x=y,
-                y=row,
-                z=smile.fitted_vol(y * deviation),
-                mode="lines",
-                line={"color": "rgba(255,255,255,0.55)", "width": 2},
-                hoverinfo="skip",
-                showlegend=False,
-                meta="listed",
+        curve, error = smile.fitted_vol(y * deviation), smile.vol_error(y * deviation)
+        for line, colour, width, role in (
+            (curve, "rgba(255,255,255,0.55)", 2, "listed"),
+            (curve - 2 * error, COLOURS["curve"], 1, "error"),
+            (curve + 2 * error, COLOURS["curve"], 1, "error"),
+        ):
+            figure.add_trace(
+                go.Scatter3d(
+                    x=y,
+                    y=row,
+                    z=line,
+                    mode="lines",
+                    line={"color": colour, "width": width},
+                    hoverinfo="skip",
+                    showlegend=False,
+                    meta=role,
+                )
             )
-        )
     figure.add_trace(_quote_dots(surface))
     axis = {"gridcolor": _GRID_3D, "zerolinecolor": _GRID_3D, "showbackground": False, "color": COLOURS["text"]}
     figure.update_layout(
@@ -104,7 +119,7 @@ def surface_figure(surface: Surface) -> go.Figure:
 
 
 def smiles_figure(surface: Surface) -> go.Figure:
-    """One panel an expiry: bid and ask vols of every strike and the fitted curve, dashed where nobody quotes."""
+    """One panel an expiry: bid and ask vols of every strike and the fitted curve with its band, dotted where nobody quotes."""
     smiles = [s for s in surface.smiles if s.fit is not None]
     rows = max(1, math.ceil(len(smiles) / _COLUMNS))
     figure = make_subplots(
@@ -128,7 +143,7 @@ def smiles_figure(surface: Surface) -> go.Figure:
 
 
 def smile_figure(smile: Smile) -> go.Figure:
-    """Bid and ask vols of one expiry and the fitted curve."""
+    """Bid and ask vols of one expiry and the fitted curve with its band."""
     figure = go.Figure(_smile_traces(smile, show_legend=True))
     figure.update_layout(_layout(f"{smile.underlying} {_panel_title(smile)}", 420), hovermode="closest")
     figure.update_xaxes(gridcolor=_GRID, zeroline=False, tickformat="~s", title_text="strike")
@@ -180,7 +195,7 @@ def term_figure(surface: Surface) -> go.Figure:
     figure.update_xaxes(title_text="days to expiry", row=2, col=1)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
     figure.update_yaxes(title_text="vol at the forward", tickformat=".0%", row=1, col=1)
-    figure.update_yaxes(title_text="forward", tickformat=",.0f", row=2, col=1)
+    figure.update_yaxes(title_text="forward", tickformat=",.8~g", row=2, col=1)
     figure.update_yaxes(automargin=True, title_standoff=10)
     return figure
 
@@ -243,15 +258,21 @@ def _quote_dots(surface: Surface) -> go.Scatter3d:
 
 
 def _panel_title(smile: Smile) -> str:
-    inside = "" if smile.fit is None or math.isnan(smile.fit.inside) else f" · {smile.fit.inside:.0%} inside"
-    return f"<b>{smile.expiry_label}</b>  {smile.atm_vol:.1%}{inside}"
+    fit = smile.fit
+    if fit is None:
+        return f"<b>{smile.expiry_label}</b>  no fit"
+    error = f" ± {100 * fit.atm_error:.2g}" if math.isfinite(fit.atm_error) else ""
+    inside = "" if math.isnan(fit.inside) else f" · {fit.inside:.0%} inside"
+    wrong = "not certified" if not fit.is_certified else "guarded" if fit.is_guarded else ""
+    flag = f" · <span style='color:{COLOURS['bad']}'>▲ {wrong}</span>" if wrong else ""
+    return f"<b>{smile.expiry_label}</b>  {smile.atm_vol:.1%}{error}{inside}{flag}"
 
 
 def _smile_traces(smile: Smile, *, show_legend: bool) -> list[go.Scatter]:
     used, both = smile.used, np.isfinite(smile.bid_vol) & np.isfinite(smile.ask_vol)
     reach = 5.0 * smile.atm_vol * math.sqrt(smile.years)
     near = np.abs(smile.log_moneyness) <= reach if np.isfinite(reach) else np.ones(len(used), np.bool_)
-    traces: list[go.Scatter] = []
+    traces = _band_traces(smile, show_legend)
     segment = used & both
     gap = np.full(int(segment.sum()), np.nan)
     traces.append(
@@ -314,14 +335,74 @@ def _smile_traces(smile: Smile, *, show_legend: bool) -> list[go.Scatter]:
                 meta="unused",
             )
         )
-    return traces + _curve_traces(smile, used, show_legend)
+    return traces + _curve_traces(smile, show_legend)
 
 
-def _curve_traces(smile: Smile, used: BoolArray, show_legend: bool) -> list[go.Scatter]:
+def _drawn_range(smile: Smile) -> tuple[float, float, float]:
+    """Log-moneyness of the outermost used quotes, and how far the curve is drawn beyond them."""
     deviation = smile.atm_vol * math.sqrt(smile.years)
-    quoted = smile.log_moneyness[used] if used.any() else np.array([-2 * deviation, 2 * deviation])
-    low, high = float(quoted.min()), float(quoted.max())
-    beyond = 0.35 * deviation
+    quoted = smile.log_moneyness[smile.used] if smile.used.any() else np.array([-2 * deviation, 2 * deviation])
+    return float(quoted.min()), float(quoted.max()), 0.35 * deviation
+
+
+def _sure(smile: Smile, k: FloatArray, error: FloatArray) -> BoolArray:
+    """Where the curve is known better than the two-sided quotes on either side of k are wide."""
+    two_sided = smile.used & (smile.side == 0)
+    if smile.fit is None or smile.fit.n_two_sided < ENOUGH_QUOTES or not two_sided.any():
+        return np.zeros(k.shape, np.bool_)
+    at, half = smile.log_moneyness[two_sided], 0.5 * (smile.ask_vol - smile.bid_vol)[two_sided]
+    after = np.searchsorted(at, k)
+    last = len(at) - 1
+    beside = np.maximum(half[np.clip(after - 1, 0, last)], half[np.clip(after, 0, last)])
+    return np.asarray((k >= at[0]) & (k <= at[-1]) & (error <= beside))
+
+
+def _band_traces(smile: Smile, show_legend: bool) -> list[go.Scatter]:
+    """Two standard errors on either side of the curve, in the curve's colour or grey."""
+    if smile.fit is None:
+        return []
+    low, high, beyond = _drawn_range(smile)
+    k = np.linspace(low - beyond, high + beyond, 121)
+    error = smile.vol_error(k)
+    if not np.isfinite(error).all():
+        return []
+    curve, strike, sure = smile.fitted_vol(k), smile.forward * np.exp(k), _sure(smile, k, error)
+    traces = []
+    for name, wanted, colour in (
+        ("±2 standard errors", True, "rgba(138,123,240,0.28)"),
+        ("the same, wider than the quotes", False, "rgba(138,147,160,0.25)"),
+    ):
+        x: list[float] = []
+        y: list[float] = []
+        # A stretch begins at the last point of the one before it, so that they touch.
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], sure == wanted, [False])).astype(np.int8)))
+        for first, end in zip(edges[::2], edges[1::2], strict=True):
+            mine = slice(max(first - 1, 0) if wanted else first, min(end + 1, len(k)) if wanted else end)
+            x += [*strike[mine], *strike[mine][::-1], np.nan]
+            y += [*(curve + 2 * error)[mine], *(curve - 2 * error)[mine][::-1], np.nan]
+        traces.append(
+            go.Scatter(
+                x=x,
+                y=y,
+                mode="lines",
+                fill="toself",
+                fillcolor=colour,
+                line={"width": 0},
+                name=name,
+                legendgroup=name,
+                showlegend=show_legend,
+                hoverinfo="skip",
+                meta="sure" if wanted else "unsure",
+            )
+        )
+    return traces
+
+
+def _curve_traces(smile: Smile, show_legend: bool) -> list[go.Scatter]:
+    if smile.fit is None:
+        return []
+    low, high, beyond = _drawn_range(smile)
+    colour = COLOURS["curve"] if smile.fit.n_two_sided >= ENOUGH_QUOTES else COLOURS["unused"]
     traces = []
     for first, last, dash in ((low, high, "solid"), (low - beyond, low, "dot"), (high, high + beyond, "dot")):
         k = np.linspace(first, last, 121 if dash == "solid" else 9)
@@ -330,12 +411,14 @@ def _curve_traces(smile: Smile, used: BoolArray, show_legend: bool) -> list[go.S
                 x=smile.forward * np.exp(k),
                 y=smile.fitted_vol(k),
                 mode="lines",
-                line={"color": COLOURS["curve"], "width": 2.2, "dash": dash},
+                line={"color": colour, "width": 2.2, "dash": dash},
                 name="fit",
                 legendgroup="fit",
                 showlegend=show_legend and dash == "solid",
-                customdata=k,
-                hovertemplate="fit %{y:.2%}<br>strike %{x:,.0f}, k %{customdata:+.3f}<extra></extra>",
+                customdata=np.column_stack((k, smile.vol_error(k))),
+                hovertemplate=(
+                    "fit %{y:.2%} ± %{customdata[1]:.2%}<br>strike %{x:,.0f}, k %{customdata[0]:+.3f}<extra></extra>"
+                ),
                 meta="curve",
             )
         )

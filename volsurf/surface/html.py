@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from volsurf.diagnostics.trouble import attention, is_off_quotes, off_quotes_sentence
+from volsurf.svi._published import Enforcement, Smoothed
 from volsurf.svi.certificate import Verdict
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ STYLE = """
 .volsurf thead th{font-weight:600;opacity:.65;font-size:11px}
 .volsurf tbody th{font-weight:600}
 .volsurf .text{text-align:left;white-space:normal}
+.volsurf .wide{overflow-x:auto}
 .volsurf .badge{font-weight:600;font-size:11px;border-radius:9px;padding:.1em .6em;border:1px solid currentColor;cursor:help}
 .volsurf .head{font-size:15px;font-weight:650}
 .volsurf .muted{opacity:.65}
@@ -40,10 +43,11 @@ def surface_html(surface: Surface) -> str:
     """The surface as a notebook shows it: one row an expiry, with a small picture of its smile."""
     certificate = surface.certificate
     colour = GOOD if certificate else BAD if certificate.verdict is Verdict.VIOLATED else UNSURE
+    warnings = "".join(f"<div style='color:{BAD}'>{escape(text)}</div>" for text in attention(surface.smiles))
     return (
         f"{STYLE}<div class='volsurf'><div><span class='head'>{escape(surface.underlying)}</span> "
         f"<span class='muted'>implied volatility surface, {utc(surface.time_ns)}</span></div>"
-        f"<div style='color:{colour}'>{escape(certificate.sentence)}</div>{fits_table(surface)}</div>"
+        f"<div style='color:{colour}'>{escape(certificate.sentence)}</div>{warnings}{fits_table(surface)}</div>"
     )
 
 
@@ -52,10 +56,11 @@ def fits_table(surface: Surface, *, parameters: bool = False) -> str:
     names = ("a", "b", "ρ", "m", "σ") if parameters else ()
     heads = [
         "expiry",
+        "fit",
         "days",
         "forward",
         "ATM vol",
-        "± se",
+        "± bp",
         *names,
         "quotes",
         "inside",
@@ -63,7 +68,6 @@ def fits_table(surface: Surface, *, parameters: bool = False) -> str:
         "smile",
         "butterfly",
         "calendar",
-        "fit",
     ]
     body = "".join(_row(smile, parameters) for smile in surface.smiles)
     head = "".join(f"<th class='text'>{h}</th>" if h == "fit" else f"<th>{h}</th>" for h in heads)
@@ -74,11 +78,17 @@ def _row(smile: Smile, parameters: bool) -> str:
     fit = smile.fit
     forward = f"<span title='{escape(_forward_title(smile), quote=True)}'>{smile.forward:,.2f}"
     forward += f"<span style='color:{BAD}'> ⚑</span></span>" if smile.forward_flagged else "</span>"
-    cells = [f"<th>{smile.expiry_label}</th>", _cell(days(smile.years)), f"<td>{forward}</td>"]
+    # How it ended comes first: on a narrow page the last columns are out of sight.
+    ended = "not fitted" if fit is None else f"{escape(_short(fit))}{_marks(fit)}"
+    cells = [
+        f"<th>{smile.expiry_label}</th><td class='text'>{ended}</td>",
+        _cell(days(smile.years)),
+        f"<td>{forward}</td>",
+    ]
     if fit is None:
-        columns = 9 + (5 if parameters else 0)
+        columns = 8 + (5 if parameters else 0)
         return f"<tr>{''.join(cells)}<td colspan={columns} class='text'>no usable quote and no neighbour to learn from</td></tr>"
-    cells += [_cell(percent(smile.atm_vol, 2)), _cell(percent(fit.atm_error, 2))]
+    cells += [_cell(percent(smile.atm_vol, 2)), _cell(basis_points(fit.atm_error))]
     if parameters:
         cells += [_cell(signed(v, 5)) for v in (fit.a, fit.b, fit.rho, fit.m, fit.sigma)]
     cells += [
@@ -88,7 +98,6 @@ def _row(smile: Smile, parameters: bool) -> str:
         f"<td style='padding:0 .4em'>{sparkline(smile)}</td>",
         f"<td>{badge(fit.butterfly_verdict, fit.butterfly_sentence)}</td>",
         f"<td>{badge(fit.calendar_verdict, fit.calendar_sentence)}</td>",
-        f"<td class='text'>{escape(_short(fit))}</td>",
     ]
     return f"<tr>{''.join(cells)}</tr>"
 
@@ -100,6 +109,26 @@ def _forward_title(smile: Smile) -> str:
 
 def _short(fit: SliceFit) -> str:
     return fit.sentence.split(":")[0].split(",")[0]
+
+
+def _marks(fit: SliceFit) -> str:
+    """Badges for what was done to the curve besides fitting it, where that matters to whoever quotes from it."""
+    marks = []
+    if is_off_quotes(fit):
+        marks.append(("off its quotes", BAD, off_quotes_sentence(fit)))
+    if fit.jump:
+        title = (
+            "behind a scheduled jump of the price: the parameters and the certificate are those of the world without it"
+        )
+        marks.append(("event", _CURVE, title))
+    if fit.enforcement >= Enforcement.MOVED:
+        marks.append((fit.enforcement_label, BAD if fit.is_guarded else UNSURE, fit.enforcement_sentence))
+    if fit.smoothed == Smoothed.JUMPED:
+        marks.append(("jumped", UNSURE, "the quotes left the last curve by more than noise, and the filter let them"))
+    return "".join(
+        f" <span class='badge' style='color:{colour}' title='{escape(title, quote=True)}'>{name}</span>"
+        for name, colour, title in marks
+    )
 
 
 def badge(verdict: int, sentence: str) -> str:
@@ -156,6 +185,11 @@ def days(years: float) -> str:
 def percent(value: float, decimals: int) -> str:
     """41.3%, or a dash for NaN."""
     return "–" if math.isnan(value) else f"{100 * value:.{decimals}f}%"
+
+
+def basis_points(value: float) -> str:
+    """A vol in basis points: whole ones from ten up, one decimal below; a dash for NaN."""
+    return "–" if math.isnan(value) else f"{1e4 * value:.{0 if abs(value) >= 1e-3 else 1}f}"
 
 
 def signed(value: float, decimals: int) -> str:

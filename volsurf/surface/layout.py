@@ -22,6 +22,8 @@ class QuoteLayout:
     """`Universe.version` it was made of."""
     ids: IdArray
     """Instrument id of each row, shape (n,)."""
+    positions: npt.NDArray[np.intp]
+    """`ids` as an index: numpy converts any other type at every use, which costs more than the look-up."""
     start: IntArray
     """First row of each expiry and the number of rows, shape (expiries + 1,)."""
     group: IntArray
@@ -37,10 +39,14 @@ class QuoteLayout:
     """Of each expiry, shape (expiries,)."""
     index_group: IntArray
     """Which index each row's ticker speaks of, shape (n,)."""
-    index_ids: tuple[IdArray, ...]
+    index_ids: tuple[npt.NDArray[np.intp], ...]
     """Ids of every instrument whose ticker carries an index, by index group."""
     group_index: IntArray
     """Index group of each expiry: that of its first row. Shape (expiries,)."""
+    venue: IntArray
+    """Position of each row's venue in `venues`, shape (n,)."""
+    venues: tuple[str, ...]
+    """Names, in the order in which they were first listed."""
 
     @classmethod
     def of(cls, universe: Universe, known: QuoteLayout | None = None) -> QuoteLayout:
@@ -86,6 +92,7 @@ class QuoteLayout:
             universe=universe,
             version=universe.version,
             ids=ids.astype(np.int32),
+            positions=ids.astype(np.intp),
             start=np.append(start, len(ids)).astype(np.int64),
             group=np.cumsum(new, dtype=np.int64) - 1,
             partner=partner,
@@ -95,8 +102,10 @@ class QuoteLayout:
             expiry_ns=expiry[start],
             underlying_id=underlying[start],
             index_group=index_group,
-            index_ids=tuple(np.flatnonzero(indices == i).astype(np.int32) for i in range(groups)),
+            index_ids=tuple(np.flatnonzero(indices == i) for i in range(groups)),
             group_index=index_group[start],
+            venue=venue,
+            venues=tuple(dict.fromkeys(row.venue for row in rows)),
         )
 
     def __len__(self) -> int:

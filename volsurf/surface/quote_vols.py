@@ -19,8 +19,6 @@ from volsurf.instruments import (
     NANOSECONDS_PER_YEAR,
     BoolArray,
     FloatArray,
-    IdArray,
-    IntArray,
     years_between,
 )
 from volsurf.iv.black import black_greeks
@@ -28,11 +26,19 @@ from volsurf.iv.forward import expiry_forwards
 from volsurf.iv.implied import ImpliedVolStatus, implied_vol_status
 from volsurf.quotes import QuoteBoard
 from volsurf.surface.layout import QuoteLayout
+from volsurf.surface.venue_quotes import VenueQuotes
 from volsurf.surface.vol_columns import QuoteRules, QuoteVols
 
 __all__ = ["QuoteRules", "QuoteVols", "quote_vols"]
 
+# As plain numbers: numpy takes ten times as long to compare with a member of an enum.
+_OK, _AT = int(ImpliedVolStatus.OK), int(ImpliedVolStatus.AT_INTRINSIC)
+_BELOW, _ABOVE = int(ImpliedVolStatus.BELOW_INTRINSIC), int(ImpliedVolStatus.ABOVE_MAXIMUM)
 
+
+# Quotes and forwards are whatever venues send: what cannot be computed, here or in what is called, is not finite, and its row
+# gets a reason for that.
+@np.errstate(invalid="ignore", divide="ignore", over="ignore")
 def quote_vols(
     board: QuoteBoard,
     now_ns: int,
@@ -53,20 +59,23 @@ def quote_vols(
     """
     rules = rules or QuoteRules()
     layout = QuoteLayout.of(board.universe, previous.layout if previous is not None else None)
-    ids, group, n = layout.ids, layout.group, len(layout)
+    ids, group, n = layout.positions, layout.group, len(layout)
     reason = np.zeros(n, np.uint8)
 
     def mark(mask: BoolArray, why: QuoteReason) -> None:
-        reason[mask & (reason == 0)] = why
+        np.copyto(reason, np.uint8(why), where=mask & (reason == 0))
 
     bid, ask = board.bid[ids], board.ask[ids]
     expiry_years = years_between(now_ns, layout.expiry_ns)
     years = expiry_years[group]
-    age_ns = np.maximum(now_ns - board.receive_time_ns[ids], 0)
-    with np.errstate(invalid="ignore"):
-        has_bid, has_ask = bid > 0, ask > 0
-        crossed = has_bid & has_ask & (bid > ask)
-        bad_price = (bid < 0) | (ask < 0) | np.isinf(bid) | np.isinf(ask)
+    received_ns = board.receive_time_ns[ids]
+    age_ns = np.maximum(now_ns - received_ns, 0)
+    # The venue's clock orders its own tickers best; ours has to do where it stamps none.
+    venue_ns = board.venue_time_ns[ids]
+    ticker_ns = np.where(venue_ns > 0, venue_ns, received_ns)
+    has_bid, has_ask = bid > 0, ask > 0
+    crossed = has_bid & has_ask & (bid > ask)
+    bad_price = (bid < 0) | (ask < 0) | np.isinf(bid) | np.isinf(ask)
     stale = (age_ns > rules.maximum_age_ns) & (has_bid | has_ask)
     mark(years <= 0, QuoteReason.EXPIRED)
     mark(years <= rules.settlement_window_ns / NANOSECONDS_PER_YEAR, QuoteReason.EXPIRING)
@@ -78,6 +87,7 @@ def quote_vols(
     clean = reason == 0
     discount_ = np.asarray(discount, np.float64)
     discounts = np.full(n, float(discount_)) if discount_.ndim == 0 else discount_[ids]
+    said = VenueQuotes.of(board, layout.positions, bid, ask, np.where(layout.inverse, 1.0, discounts))
     both = clean & has_bid & has_ask
     found = expiry_forwards(
         start=layout.start,
@@ -87,34 +97,34 @@ def quote_vols(
         discount=discounts,
         bid=np.where(both, bid, np.nan),
         ask=np.where(both, ask, np.nan),
-        time_ns=_ticker_time(board, ids),
+        time_ns=ticker_ns,
         years=expiry_years,
         underlying_id=layout.underlying_id,
         **_venue_forwards(board, layout),
     )
     forward = found.forward[group]
-    mark(np.isnan(forward), QuoteReason.NO_FORWARD)
+    mark(~np.isfinite(forward), QuoteReason.NO_FORWARD)
 
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        # log1p of the distance, not the log of the ratio: it keeps its digits next to the forward.
-        k = np.log1p((layout.strike - forward) / forward)
-        money = np.where(layout.inverse, 1.0, 1.0 / (forward * discounts))
-        in_the_money = np.where(layout.is_call, k < 0, k > 0)
-        near = np.abs(k) <= rules.near_the_money * found.root_theta[group]
+    # log1p of the distance, not the log of the ratio: it keeps its digits next to the forward.
+    k = np.log1p((layout.strike - forward) / forward)
+    money = np.where(layout.inverse, 1.0, 1.0 / (forward * discounts))
+    in_the_money = np.where(layout.is_call, k < 0, k > 0)
+    near = np.abs(k) <= rules.near_the_money * found.root_theta[group]
     bid = np.where(has_bid & ~bad_price, bid * money, np.nan)
     ask = np.where(has_ask & ~bad_price, ask * money, np.nan)
     mark(in_the_money & ~(near & both), QuoteReason.ITM_LEG)
 
     wanted = reason == 0
     bid_vol, ask_vol, bid_status, ask_status = _invert(layout, wanted, bid, ask, forward, years, previous)
-    mark(ask_status == ImpliedVolStatus.BELOW_INTRINSIC, QuoteReason.BELOW_INTRINSIC)
-    mark(ask_status == ImpliedVolStatus.AT_INTRINSIC, QuoteReason.BELOW_INTRINSIC)
-    mark(bid_status == ImpliedVolStatus.ABOVE_MAXIMUM, QuoteReason.ABOVE_MAXIMUM)
-    mark(np.isnan(bid_vol) & np.isnan(ask_vol), QuoteReason.BELOW_INTRINSIC)
-
+    mark((ask_status == _BELOW) | (ask_status == _AT), QuoteReason.BELOW_INTRINSIC)
+    mark(bid_status == _ABOVE, QuoteReason.ABOVE_MAXIMUM)
     bid_only, ask_only = np.isnan(ask_vol), np.isnan(bid_vol)
-    two_sided = ~bid_only & ~ask_only
-    side = np.where(two_sided, 0, np.where(bid_only, -1, 1)).astype(np.int8)
+    mark(bid_only & ask_only, QuoteReason.BELOW_INTRINSIC)
+
+    two_sided = ~(bid_only | ask_only)
+    # A row without either side is neither; it has its reason by now, and counts as a bid.
+    side = ask_only.view(np.int8) - bid_only.view(np.int8)
+    side[bid_only & ask_only] = -1
     mid_vol = 0.5 * (bid_vol + ask_vol)
     vol = np.where(two_sided, mid_vol, np.where(bid_only, bid_vol, ask_vol))
     mark(in_the_money & ~two_sided, QuoteReason.ITM_LEG)
@@ -125,20 +135,21 @@ def quote_vols(
     vega[priced], delta[priced] = greeks.vega, greeks.delta
 
     deviation = _atm_vol(layout, reason == 0, two_sided & ~in_the_money, k, vol)[group] * np.sqrt(np.maximum(years, 0))
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        half = np.where(two_sided, 0.5 * (ask_vol - bid_vol), _tick(board, layout, bid, ask, money) / vega)
-        mark(np.abs(k) > rules.maximum_moneyness * deviation, QuoteReason.TOO_FAR)
-        mark(vega < rules.minimum_vega, QuoteReason.LOW_VEGA)
-        mark(two_sided & (half > rules.maximum_half_spread), QuoteReason.TOO_WIDE)
-        mark(half > rules.maximum_half_spread, QuoteReason.LOW_VEGA)
-        far_ask = ask_only & (ask > rules.ask_over_mark * board.mark[ids] * money)
-        mark(far_ask, QuoteReason.ONE_SIDED)
+    half = 0.5 * (ask_vol - bid_vol)
+    single = np.flatnonzero(~two_sided)
+    half[single] = _tick(board, layout, single, bid, ask, money) / vega[single]
+    mark(np.abs(k) > rules.maximum_moneyness * deviation, QuoteReason.TOO_FAR)
+    mark(vega < rules.minimum_vega, QuoteReason.LOW_VEGA)
+    mark(two_sided & (half > rules.maximum_half_spread), QuoteReason.TOO_WIDE)
+    mark(half > rules.maximum_half_spread, QuoteReason.LOW_VEGA)
+    far_ask = ask_only & (ask > rules.ask_over_mark * board.mark[ids] * money)
+    mark(far_ask, QuoteReason.ONE_SIDED)
 
-        used = reason == 0
-        lever = np.abs(delta) / vega
-        forward_error = (found.standard_error / found.forward)[group]
-        extra = (lever * forward_error) ** 2 + (lever * vol) ** 2 * age_ns / NANOSECONDS_PER_YEAR
-        spread = half * half
+    used = reason == 0
+    lever = np.abs(delta) / vega
+    forward_error = (found.standard_error / found.forward)[group]
+    extra = (lever * forward_error) ** 2 + (lever * vol) ** 2 * age_ns / NANOSECONDS_PER_YEAR
+    spread = half * half
     _average_legs(layout, reason, used & two_sided, in_the_money, vol, spread)
     error = np.where(used, np.sqrt(spread + extra + rules.error_floor**2), np.nan)
     return QuoteVols(
@@ -163,31 +174,32 @@ def quote_vols(
         reason=reason,
         age_ns=age_ns,
         refused=np.zeros(0, np.uint8) if refused is None else refused,
+        venue_quotes=said,
     )
-
-
-def _ticker_time(board: QuoteBoard, ids: IdArray) -> IntArray:
-    # The venue's clock orders its own tickers best; ours has to do where it stamps none.
-    venue_time = board.venue_time_ns[ids]
-    return np.where(venue_time > 0, venue_time, board.receive_time_ns[ids])
 
 
 def _venue_forwards(board: QuoteBoard, layout: QuoteLayout) -> dict[str, FloatArray]:
     """What each ticker says of the forward, moved by the index since then, and the index of each expiry now."""
     latest = np.full(len(layout.index_ids), np.nan)
     for i, ids in enumerate(layout.index_ids):
-        index = board.index[ids]
-        with np.errstate(invalid="ignore"):
-            heard = index > 0
-        if heard.any():
-            time = np.where(heard, _ticker_time(board, ids), -1)
-            latest[i] = np.median(index[time == time.max()])
-    index = board.index[layout.ids]
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        moved = latest[layout.index_group] / index
-        moved = np.where(np.isfinite(moved) & (index > 0), moved, 1.0)
+        index, time = board.index[ids], board.venue_time_ns[ids]
+        time = np.where(time > 0, time, board.receive_time_ns[ids])
+        time[~(index > 0)] = -1
+        newest = time.max(initial=-1)
+        if newest >= 0:
+            latest[i] = _median(index[time == newest])
+    index = board.index[layout.positions]
+    moved = latest[layout.index_group] / index
+    moved[~(np.isfinite(moved) & (index > 0))] = 1.0
     now = latest[layout.group_index] if len(layout) else np.zeros(0)
-    return {"venue_forward": board.forward[layout.ids] * moved, "index": now}
+    return {"venue_forward": board.forward[layout.positions] * moved, "index": now}
+
+
+def _median(values: FloatArray) -> float:
+    # np.median, without its 20 us of preparation.
+    ordered = np.sort(values)
+    middle = len(ordered) // 2
+    return float(ordered[middle] if len(ordered) % 2 else 0.5 * (ordered[middle - 1] + ordered[middle]))
 
 
 def _invert(
@@ -203,7 +215,7 @@ def _invert(
     n = len(layout)
     bids, asks = np.flatnonzero(wanted & np.isfinite(bid)), np.flatnonzero(wanted & np.isfinite(ask))
     rows = np.concatenate((bids, asks))
-    vols, statuses = np.full((2, n), np.nan), np.full((2, n), ImpliedVolStatus.OK, np.int8)
+    vols, statuses = np.full((2, n), np.nan), np.full((2, n), _OK, np.int8)
     price = np.concatenate((bid[bids], ask[asks]))
     guess = None
     if previous is not None and len(rows):
@@ -212,7 +224,7 @@ def _invert(
         )
     strike = layout.strike[rows] / forward[rows]
     vol, status = implied_vol_status(price, 1.0, strike, years[rows], layout.is_call[rows], guess=guess)
-    vol = np.where(status == ImpliedVolStatus.OK, vol, np.nan)
+    vol[status != _OK] = np.nan
     vols[0, bids], vols[1, asks] = vol[: len(bids)], vol[len(bids) :]
     statuses[0, bids], statuses[1, asks] = status[: len(bids)], status[len(bids) :]
     return vols[0], vols[1], statuses[0], statuses[1]
@@ -225,8 +237,8 @@ def _carried(previous: QuoteVols, layout: QuoteLayout, name: str) -> FloatArray:
         return column
     by_id = np.full(len(layout.universe), np.nan)
     if previous.layout.universe is layout.universe:
-        by_id[previous.layout.ids] = column
-    return by_id[layout.ids]
+        by_id[previous.layout.positions] = column
+    return by_id[layout.positions]
 
 
 def _atm_vol(layout: QuoteLayout, usable: BoolArray, best: BoolArray, k: FloatArray, vol: FloatArray) -> FloatArray:
@@ -237,23 +249,37 @@ def _atm_vol(layout: QuoteLayout, usable: BoolArray, best: BoolArray, k: FloatAr
         rows = np.flatnonzero(mask)
         if not missing.size or not rows.size:
             continue
-        rows = rows[np.lexsort((np.abs(k[rows]), layout.group[rows]))]
-        first = np.searchsorted(layout.group[rows], missing)
-        count = np.minimum(np.searchsorted(layout.group[rows], missing, side="right") - first, 3)
-        place = first[:, None] + np.arange(3)
-        nearest = np.where(np.arange(3) < count[:, None], vol[rows[np.minimum(place, len(rows) - 1)]], np.inf)
-        nearest.sort(axis=1)
-        middle = np.where(count == 2, 0.5 * (nearest[:, 0] + nearest[:, 1]), nearest[:, 0])
-        middle = np.where(count == 3, nearest[:, 1], middle)
+        bounds = np.searchsorted(rows, layout.start)
+        first, last = bounds[missing, None], bounds[missing + 1, None]
+        # Rows go up by strike, so the three nearest are among the three on each side of the forward.
+        below = np.concatenate(([0], np.cumsum(k[rows] < 0.0)))
+        place = first + (below[last] - below[first]) + np.arange(-3, 3)
+        there = (place >= first) & (place < last)
+        place = rows[np.minimum(np.maximum(place, 0), len(rows) - 1)]
+        distance = np.where(there, np.abs(k[place]), np.inf)
+        nearest = np.argsort(distance, axis=1, kind="stable")[:, :3]
+        one = np.arange(len(missing))[:, None]
+        levels = np.where(there, vol[place], np.inf)[one, nearest]
+        levels.sort(axis=1)
+        count = np.minimum(last - first, 3)[:, 0]
+        middle = np.where(count == 2, 0.5 * (levels[:, 0] + levels[:, 1]), levels[:, 0])
+        middle = np.where(count == 3, levels[:, 1], middle)
         atm[missing] = np.where(count > 0, middle, np.nan)
     return atm
 
 
-def _tick(board: QuoteBoard, layout: QuoteLayout, bid: FloatArray, ask: FloatArray, money: FloatArray) -> FloatArray:
-    """The tick at each row's price, in units of the forward."""
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        price = np.where(np.isfinite(bid), bid, ask) / money
-        return board.universe.ticks(layout.ids, price) * money
+def _tick(
+    board: QuoteBoard,
+    layout: QuoteLayout,
+    rows: npt.NDArray[np.intp],
+    bid: FloatArray,
+    ask: FloatArray,
+    money: FloatArray,
+) -> FloatArray:
+    """The tick at the price of some rows, in units of the forward."""
+    bid, ask, money = bid[rows], ask[rows], money[rows]
+    price = np.where(np.isfinite(bid), bid, ask) / money
+    return board.universe.ticks(layout.positions[rows], price) * money
 
 
 def _average_legs(

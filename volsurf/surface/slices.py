@@ -7,15 +7,19 @@ where one of their enums is asked for a sentence, not here: numba costs 0.3 s an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from volsurf.diagnostics.reasons import QuoteReason
 from volsurf.instruments import BoolArray, FloatArray, IdArray
-from volsurf.svi.certificate import Certificate, Verdict
+from volsurf.svi.certificate import Certificate, Condition, Verdict
 from volsurf.svi.params import RawSVI
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,52 @@ class SliceFit:
     calendar_worst_k: float
     """Where the gain of total variance is smallest; NaN for the first expiry."""
     calendar_worst_value: float
+    theta: float = math.nan
+    """Scale of the coordinates (alpha, U, L, mu, varsigma) that `covariance` is in."""
+    covariance: tuple[float, ...] = ()
+    """Upper triangle, by rows, of the scaled coordinates' 5x5 covariance; empty where there is none."""
+    fitted_cost: float = math.nan
+    """The objective where the quotes alone would have the curve; what `cost` exceeds it by is the price of no arbitrage."""
+    enforcement: int = 0
+    """`Enforcement`"""
+    solver_steps: int = 0
+    """Steps that the joint solver took for the surface."""
+    smoothed: int = 0
+    """0 as the quotes have it, 1 pulled to the previous curve by the temporal filter, 2 the filter's gate opened: a jump."""
+    move: float = math.nan
+    """Largest change of vol that enforcement and filter made at the used quotes."""
+    autocorrelation: float = math.nan
+    """Lag-1, of the residuals by strike."""
+    model: str = "svi"
+    """Family of curves it was fitted from: "svi", "ssvi" or "essvi"."""
+    quoted_ns: int = 0
+    """When it was last fitted to quotes of its own, ns UTC; 0 for never."""
+    jump: tuple[float, ...] = ()
+    """Up, down and probability of the `EventJump` on top of the slice; empty without one."""
+    blend_from_ns: int = 0
+    """The nearer expiry, ns UTC, that `blend_verdict` is about; 0 where there is none, or nobody has asked."""
+    blend_verdict: int = 0
+    """`Verdict` on the time since that expiry: total variance linear in it has no butterfly arbitrage at any strike or time."""
 
     def total_variance(self, k: npt.ArrayLike) -> FloatArray:
-        """w at log-moneyness k, in its shape."""
+        """w at log-moneyness k, in its shape; with the jump, if there is one."""
+        if self.jump:
+            from volsurf.surface.event import jumped_variance
+
+            return jumped_variance(self.svi, k, self.jump)
         return self.svi.total_variance(k)
+
+    def as_first(self) -> SliceFit:
+        """The same slice as the first of its surface, the nearer ones having expired."""
+        return replace(
+            self,
+            calendar_verdict=int(Verdict.PROVED),
+            calendar_condition=int(Condition.HOLDS),
+            calendar_worst_k=math.nan,
+            calendar_worst_value=math.nan,
+            blend_from_ns=0,
+            blend_verdict=0,
+        )
 
     @property
     def svi(self) -> RawSVI:
@@ -73,6 +119,47 @@ class SliceFit:
         from volsurf.svi.fit import FitResult
 
         return self.result == FitResult.SYNTHETIC
+
+    @property
+    def is_kept(self) -> bool:
+        """Its quotes have all gone for the moment: the curve of `quoted_ns`, with the same vols at the same log-moneyness."""
+        from volsurf.svi.fit import FitResult
+
+        return self.result == FitResult.KEPT
+
+    @property
+    def is_quoted(self) -> bool:
+        """Fitted to quotes of its own; not to be shown as market otherwise."""
+        return self.n_used > 0
+
+    @property
+    def is_guarded(self) -> bool:
+        """Pulled to a curve that is free of arbitrage by construction, because the quotes allow no other: not to be quoted on."""
+        from volsurf.svi.fit import Enforcement
+
+        return self.enforcement == Enforcement.GUARDED
+
+    @property
+    def enforcement_label(self) -> str:
+        """What was done so that the surface is free of arbitrage, in a word or two."""
+        from volsurf.svi.fit import Enforcement
+
+        return Enforcement(self.enforcement).label
+
+    @property
+    def enforcement_sentence(self) -> str:
+        """What was done so that the surface is free of arbitrage, with the price that it had."""
+        from volsurf.svi.fit import Enforcement
+
+        done = Enforcement(self.enforcement)
+        if done < Enforcement.MOVED or math.isnan(self.move):
+            return done.sentence
+        return f"{done.sentence} (by at most {1e4 * self.move:.2g} bp of vol at its quotes)"
+
+    @property
+    def price_of_no_arbitrage(self) -> float:
+        """How much worse the quotes are met than they could be, in the unit of `cost`; NaN without a fit."""
+        return self.cost - self.fitted_cost
 
     @property
     def is_certified(self) -> bool:
@@ -182,13 +269,28 @@ class Smile:
     @property
     def atm_vol(self) -> float:
         """Vol of the curve at the forward; NaN without a fit."""
-        return math.nan if self.fit is None else float(np.sqrt(self.fit.total_variance(0.0) / self.years))
+        return float(self.fitted_vol(0.0))
 
     def fitted_vol(self, k: npt.ArrayLike) -> FloatArray:
         """Vol of the curve at log-moneyness k; NaN without a fit."""
         if self.fit is None:
             return np.full(np.shape(k), np.nan)
-        return self.fit.svi.vol(k, self.years)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.sqrt(self.fit.total_variance(k) / self.years))
+
+    def vol_error(self, k: npt.ArrayLike) -> FloatArray:
+        """Standard error of the curve's vol at log-moneyness k, in its shape; NaN where the fit has no covariance."""
+        from volsurf.surface.surface import Surface
+
+        if self.fit is None:
+            return np.full(np.shape(k), np.nan)
+        return Surface(self.underlying, self.time_ns, (self,)).vol_error(k=k, expiry=self.expiry_ns)
+
+    def plot(self) -> go.Figure:
+        """Bids, asks and the fitted curve with its band of two standard errors, as a plotly figure."""
+        from volsurf.surface.figures import smile_figure
+
+        return smile_figure(self)
 
     @property
     def forward_sentence(self) -> str:

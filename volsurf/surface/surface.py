@@ -1,24 +1,26 @@
-"""An underlying's fitted smiles at one instant, and the vols between and beyond them.
+"""An underlying's fitted smiles at one instant, and the vols between and beyond them (see `volsurf.surface.interpolation`).
 
-Between expiries total variance is linear in time at fixed log-moneyness, so two slices in calendar order stay so. Before the
-first expiry the first slice is scaled, w(k, T) = s w1(k/sqrt(s)) with s = T/T1, which keeps the vol of a strike that many
-standard deviations out and inherits freedom from arbitrage. Past the last one the at-the-money forward variance of the last
-interval goes on, at every log-moneyness, up to twice the last expiry.
+Methods take a time as one of `expiry` (a listed one, see `Expiry`), `years` and `tenor` ("1W", "3M", ...), and a place as one of
+`strike`, `k` = ln(K/F) and `delta`; arrays broadcast against each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from volsurf._arguments import as_reals, broadcast
 from volsurf.errors import InputError
-from volsurf.instruments import FloatArray, IntArray
+from volsurf.instruments import NANOSECONDS_PER_YEAR, FloatArray, IntArray
+from volsurf.surface._pricing_methods import PricingMethods
+from volsurf.surface._smile_methods import SmileMethods
 from volsurf.surface.expiries import Expiry, to_nanoseconds
+from volsurf.surface.interpolation import HORIZON, INTERVAL, THEOREM, forward_at, rules, total_variance, vol_of
 from volsurf.surface.slices import Smile, expiry_label
 from volsurf.svi.certificate import EXACT_POLYNOMIAL, Verdict
 from volsurf.svi.params import RawSVI
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import polars as pl
 
-HORIZON = 2.0
-"""How far vols are extrapolated, in multiples of the last expiry's time."""
+    from volsurf.surface.event import EventJump
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,12 @@ class SurfaceCertificate:
     """Slices that are both."""
     witness: str
     """Where it fails first, in words; empty if it does not."""
+    intervals: int
+    """Between consecutive expiries that have a slice."""
+    blended: int
+    """Intervals on which total variance linear in time is proved; on the others of a certified surface prices are mixed."""
     evidence: str = EXACT_POLYNOMIAL
+    """Of the slices."""
 
     def __bool__(self) -> bool:
         return self.verdict is Verdict.PROVED
@@ -56,27 +62,34 @@ class SurfaceCertificate:
     def sentence(self) -> str:
         """The verdict in words."""
         if self:
-            return (
-                f"free of butterfly and calendar arbitrage at every strike of {self.slices} expiries ({self.evidence})"
-            )
+            expiries = f"{self.slices} expir{'y' if self.slices == 1 else 'ies'}"
+            free = f"free of butterfly and calendar arbitrage at every strike of {expiries} ({self.evidence})"
+            mixed = self.intervals - self.blended
+            how = f"{INTERVAL}, {mixed} by {THEOREM}" if mixed else INTERVAL
+            return f"{free} and at every time between them ({how})" if self.intervals else free
         return f"{self.certified} of {self.slices} expiries certified free of arbitrage; {self.witness}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Surface:
+class Surface(SmileMethods, PricingMethods):
     """The implied-vol surface of one underlying: immutable, `smiles` in order of expiry."""
 
     underlying: str
     time_ns: int
     """The instant it is of, ns UTC."""
     smiles: tuple[Smile, ...]
+    event: EventJump | None = None
+    """A scheduled jump that multiplies the price at one instant: the smiles' slices are then those of the world without it."""
     years: FloatArray = field(init=False, repr=False)
     """Time to each expiry, shape (n,)."""
     expiries: IntArray = field(init=False, repr=False)
     """Expiries, ns UTC, shape (n,)."""
     svi: RawSVI = field(init=False, repr=False)
     """The slices, shape (n,); NaN where an expiry could not be fitted."""
-    _fitted: IntArray = field(init=False, repr=False)
+    fitted: IntArray = field(init=False, repr=False)
+    """Positions of the expiries that have a slice, in order."""
+    cache: dict[str, object] = field(init=False, repr=False, default_factory=dict)
+    """Results that follow from the surface alone and are asked for again and again, by the name of who keeps them."""
 
     def __post_init__(self) -> None:
         if not self.smiles:
@@ -84,6 +97,11 @@ class Surface:
         order = [s.expiry_ns for s in self.smiles]
         if any(a >= b for a, b in pairwise(order)):
             raise InputError("the smiles of a surface must be in order of expiry, each expiry once")
+        if self.event is not None and self.event.time_ns <= self.time_ns:
+            raise InputError(
+                f"the event at {np.datetime64(self.event.time_ns, 'ns').astype('datetime64[s]')}Z is over: the vols of a surface "
+                "of a later time have no jump in them, leave event out"
+            )
         nothing = (np.nan,) * 5
         slices = np.array(
             [nothing if s.fit is None else (s.fit.a, s.fit.b, s.fit.rho, s.fit.m, s.fit.sigma) for s in self.smiles]
@@ -95,7 +113,7 @@ class Surface:
         object.__setattr__(self, "years", years)
         object.__setattr__(self, "expiries", expiries)
         object.__setattr__(self, "svi", RawSVI(*slices.T))
-        object.__setattr__(self, "_fitted", np.flatnonzero(~np.isnan(slices[:, 0])))
+        object.__setattr__(self, "fitted", np.flatnonzero(~np.isnan(slices[:, 0])))
 
     def __len__(self) -> int:
         return len(self.smiles)
@@ -124,47 +142,73 @@ class Surface:
         *,
         strike: npt.ArrayLike | None = None,
         k: npt.ArrayLike | None = None,
+        delta: npt.ArrayLike | None = None,
         expiry: Expiry | None = None,
         years: npt.ArrayLike | None = None,
+        tenor: str | Sequence[str] | None = None,
+        premium_adjusted: bool = False,
     ) -> FloatArray:
-        """Implied vol at a strike or log-moneyness, for a listed expiry or any time up to twice the last one.
+        """Implied vol at a strike, log-moneyness or delta, for a listed expiry, a tenor or any time up to twice the last one.
 
-        Give one of `strike` and `k` = ln(K/F), and one of `expiry` and `years`; they broadcast against each other.
+        Give one of `strike`, `k` = ln(K/F) and `delta`, and one of `expiry`, `years` and `tenor`. A positive delta is a call's, a
+        negative one a put's: forward deltas, or with `premium_adjusted` those of coin-settled options. A premium-adjusted call
+        delta above the highest there is gives NaN, and so does a place where a slice that is not certified has negative total
+        variance (`slice_at` says what is known of a time's smile).
 
         Raises:
             InputError: an expiry that is not listed, a time that is not positive or beyond the horizon, a strike that is not
-                positive.
+                positive, a delta outside (-1, 1) or 0.
         """
-        at = self._times(expiry, years)
-        if (strike is None) == (k is None):
-            raise InputError("vol needs one of strike= and k=")
-        if k is None:
-            strike_ = np.asarray(strike, np.float64)
-            if not (np.isfinite(strike_) & (strike_ > 0)).all():
-                raise InputError(f"strikes must be positive and finite, was {strike!r}")
-            k_ = np.log(strike_ / self._forward(at))
-        else:
-            k_ = np.asarray(k, np.float64)
-            if not np.isfinite(k_).all():
-                raise InputError(f"k must be finite, was {k!r}")
-        return np.sqrt(self._total_variance(k_, at) / at)
+        at = self._times(expiry, years, tenor)
+        return vol_of(total_variance(self, self._places(strike, k, delta, at, premium_adjusted), at), at)
 
     def total_variance(
-        self, k: npt.ArrayLike, *, expiry: Expiry | None = None, years: npt.ArrayLike | None = None
+        self,
+        k: npt.ArrayLike,
+        *,
+        expiry: Expiry | None = None,
+        years: npt.ArrayLike | None = None,
+        tenor: str | Sequence[str] | None = None,
     ) -> FloatArray:
-        """Total variance w = vol^2 T at log-moneyness k, as `vol`."""
-        return self._total_variance(np.asarray(k, np.float64), self._times(expiry, years))
+        """Total variance w = vol^2 T at log-moneyness k, times as `vol`; NaN where k is."""
+        at, k_ = self._times(expiry, years, tenor), as_reals("k", k)
+        broadcast({"k": k_, "time": at})
+        return total_variance(self, k_, at)
 
-    def forward(self, expiry: Expiry | None = None, *, years: npt.ArrayLike | None = None) -> FloatArray:
+    def forward(
+        self,
+        expiry: Expiry | None = None,
+        *,
+        years: npt.ArrayLike | None = None,
+        tenor: str | Sequence[str] | None = None,
+    ) -> FloatArray:
         """Forward of a listed expiry, or at any time up to the horizon: log-linear in time between expiries.
 
         Outside the expiries the carry of the nearest interval goes on; with one expiry there is no carry to go by.
         """
-        return self._forward(self._times(expiry, years))
+        return forward_at(self, self._times(expiry, years, tenor))
+
+    @property
+    def event_years(self) -> float:
+        """Time to the event; infinite where there is none."""
+        if self.event is None:
+            return np.inf
+        return (self.event.time_ns - self.time_ns) / NANOSECONDS_PER_YEAR
+
+    def without_event(self) -> Surface:
+        """The surface of the world in which the event does not happen: what the slices say by themselves."""
+        if self.event is None:
+            return self
+        quiet = self.cache.get("quiet")
+        if not isinstance(quiet, Surface):
+            quiet = self.cache["quiet"] = Surface(self.underlying, self.time_ns, self.smiles)
+        return quiet
 
     @property
     def atm_vol(self) -> FloatArray:
         """Vol at the forward of each expiry, shape (n,); NaN without a fit."""
+        if self.event is not None:
+            return np.array([s.atm_vol for s in self.smiles])
         return self.svi.vol(0.0, self.years)
 
     @property
@@ -182,7 +226,16 @@ class Surface:
         found = {v for _, f in fits for v in (f.butterfly_verdict, f.calendar_verdict)}
         gravest = (Verdict.INVALID, Verdict.VIOLATED, Verdict.UNDECIDED)
         verdict = next((v for v in gravest if v in found), Verdict.PROVED if fits else Verdict.INVALID)
-        return SurfaceCertificate(verdict, len(fits), butterfly, calendar, certified, witness)
+        evidence = EXACT_POLYNOMIAL
+        if self.event is not None and not self.event.is_quiet:
+            from volsurf.surface.event import EVENT_EVIDENCE
+
+            evidence = EVENT_EVIDENCE
+        between = rules(self).evidence if fits else ()
+        blended = between.count(INTERVAL)
+        return SurfaceCertificate(
+            verdict, len(fits), butterfly, calendar, certified, witness, len(between), blended, evidence
+        )
 
     def to_polars(self, rows: str = "slices") -> pl.DataFrame:
         """The surface as a table: one row per expiry, or with `rows="quotes"` one per quote with its fitted vol."""
@@ -231,60 +284,56 @@ class Surface:
             )
         return np.asarray(position)
 
-    def _times(self, expiry: Expiry | None, years: npt.ArrayLike | None) -> FloatArray:
-        if (expiry is None) == (years is None):
-            raise InputError("give one of expiry= and years=")
+    def _times(
+        self, expiry: Expiry | None, years: npt.ArrayLike | None, tenor: str | Sequence[str] | None = None
+    ) -> FloatArray:
+        """The time asked for in years, checked."""
+        if sum(given is not None for given in (expiry, years, tenor)) != 1:
+            raise InputError("give one of expiry=, years= and tenor=")
         if expiry is not None:
             wanted = to_nanoseconds(expiry, self.expiries)
             return np.asarray(self.years[self._listed(wanted)])
-        at = np.asarray(years, np.float64)
+        if tenor is not None:
+            from volsurf.surface.tenors import tenor_years
+
+            years = tenor_years(tenor)
+        at = as_reals("years", cast("npt.ArrayLike", years))
         horizon = HORIZON * float(self.years[-1])
         if not (np.isfinite(at) & (at > 0)).all():
             raise InputError(f"years must be positive and finite, was {years!r}")
         if (at > horizon).any():
+            asked = f"{float(at.max()):g} years" if tenor is None else f"the tenor {tenor}"
             raise InputError(
-                f"{float(at.max()):g} years is beyond the horizon of {self.underlying}: vols are extrapolated to "
+                f"{asked} is beyond the horizon of {self.underlying}: vols are extrapolated to "
                 f"{horizon:g} years, twice the last expiry ({self.smiles[-1].expiry_label})"
             )
         return at
 
-    def _total_variance(self, k: FloatArray, at: FloatArray) -> FloatArray:
-        fitted = self._fitted
-        if not fitted.size:
-            raise InputError(f"no expiry of {self.underlying} could be fitted")
-        shape = np.broadcast_shapes(k.shape, at.shape)
-        k_, at_ = np.broadcast_to(k, shape).ravel(), np.broadcast_to(at, shape).ravel()
-        times = self.years[fitted]
-        position = np.searchsorted(times, at_)
-        near = fitted[np.clip(position - 1, 0, len(fitted) - 1)]
-        far = fitted[np.clip(position, 0, len(fitted) - 1)]
-        # Before the first expiry both are the first slice, read at the scaled log-moneyness.
-        early = at_ < times[0]
-        scale = np.where(early, at_ / times[0], 1.0)
-        z = (k_ / np.sqrt(scale))[:, None]
-        w_near = self.svi[near].total_variance(z)[:, 0] * scale
-        w_far = self.svi[far].total_variance(z)[:, 0] * scale
-        width = self.years[far] - self.years[near]
-        share = np.divide(at_ - self.years[near], width, out=np.zeros_like(at_), where=width > 0)
-        w = w_near + share * (w_far - w_near)
-        late = at_ > times[-1]
-        w[late] = w_far[late] + self._forward_variance() * (at_[late] - times[-1])
-        return np.asarray(w.reshape(shape))
+    def _places(
+        self,
+        strike: npt.ArrayLike | None,
+        k: npt.ArrayLike | None,
+        delta: npt.ArrayLike | None,
+        at: FloatArray,
+        premium_adjusted: bool = False,
+    ) -> FloatArray:
+        """The log-moneyness asked for, checked."""
+        if sum(given is not None for given in (strike, k, delta)) != 1:
+            raise InputError("give one of strike=, k= and delta=")
+        if strike is not None:
+            strike_ = as_reals("strike", strike)
+            broadcast({"strike": strike_, "time": at})
+            if not (np.isfinite(strike_) & (strike_ > 0)).all():
+                raise InputError(f"strikes must be positive and finite, was {strike!r}")
+            return np.asarray(np.log(strike_ / forward_at(self, at)))
+        if k is not None:
+            k_ = as_reals("k", k)
+            broadcast({"k": k_, "time": at})
+            if not np.isfinite(k_).all():
+                raise InputError(f"k must be finite, was {k!r}")
+            return k_
+        from volsurf.surface.delta import delta_log_moneyness
 
-    def _forward_variance(self) -> float:
-        """At-the-money variance per year over the last interval; not negative even where the slices cross."""
-        last = self._fitted[-2:]
-        w = self.svi[last].total_variance(0.0)
-        if len(last) == 1:
-            return float(w[0] / self.years[last[0]])
-        return max(float((w[1] - w[0]) / (self.years[last[1]] - self.years[last[0]])), 0.0)
-
-    def _forward(self, at: FloatArray) -> FloatArray:
-        forward = np.array([s.forward for s in self.smiles])
-        if len(self) == 1:
-            return np.full(at.shape, forward[0])
-        i = np.clip(np.searchsorted(self.years, at), 1, len(self) - 1)
-        slope = np.log(forward[i] / forward[i - 1]) / (self.years[i] - self.years[i - 1])
-        # Counted from the nearer end, so that a listed expiry gives back its own forward to the last bit.
-        nearer = np.where(at - self.years[i - 1] <= self.years[i] - at, i - 1, i)
-        return np.asarray(forward[nearer] * np.exp(slope * (at - self.years[nearer])))
+        delta_ = as_reals("delta", cast("npt.ArrayLike", delta))
+        broadcast({"delta": delta_, "time": at})
+        return delta_log_moneyness(self, delta_, at, premium_adjusted)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from volsurf.diagnostics.reasons import QuoteReason
 from volsurf.iv.forward import ForwardSource
 from volsurf.surface.slices import SliceFit
+from volsurf.svi._published import Enforcement
 from volsurf.svi.certificate import Verdict
 from volsurf.svi.fit import FitResult
 
@@ -38,6 +39,7 @@ def slice_columns(surface: Surface) -> dict[str, Column]:
         "atm_vol": surface.atm_vol,
         "atm_error": of_fit(lambda f: f.atm_error),
     }
+    columns |= _shape_columns(surface)
     for name in ("a", "b", "rho", "m", "sigma"):
         columns[name] = getattr(surface.svi, name)
     columns |= {
@@ -45,6 +47,7 @@ def slice_columns(surface: Surface) -> dict[str, Column]:
         "inside": of_fit(lambda f: f.inside),
         "rms": of_fit(lambda f: f.rms),
         "result": of_fit(lambda f: FitResult(f.result).name.lower()),
+        "enforcement": of_fit(lambda f: Enforcement(f.enforcement).label),
         "butterfly": of_fit(lambda f: Verdict(f.butterfly_verdict).name.lower()),
         "butterfly_k": of_fit(lambda f: f.butterfly_worst_k),
         "butterfly_g": of_fit(lambda f: f.butterfly_worst_value),
@@ -53,6 +56,24 @@ def slice_columns(surface: Surface) -> dict[str, Column]:
         "calendar_gain": of_fit(lambda f: f.calendar_worst_value),
     }
     return columns
+
+
+def _shape_columns(surface: Surface) -> dict[str, Column]:
+    """Skew, curvature, 25-delta risk reversal and butterfly with standard errors, NaN where an expiry has no curve of its own."""
+    names = ("risk_reversal25", "risk_reversal25_error", "butterfly25", "butterfly25_error")
+    shapes = ("atm_skew", "atm_skew_error", "atm_curvature", "atm_curvature_error")
+    columns: dict[str, Column] = {}
+    own = surface.fitted
+    if own.size:
+        at = surface.years[own]
+        money = surface.atm(years=at)
+        wings = (surface.risk_reversal, surface.risk_reversal_error, surface.butterfly, surface.butterfly_error)
+        values = [money.skew, money.skew_error, money.curvature, money.curvature_error]
+        for name, value in zip(shapes + names, values + [w(0.25, years=at) for w in wings], strict=True):
+            columns[name] = column = np.full(len(surface), np.nan)
+            column[own] = value
+        return columns
+    return {name: np.full(len(surface), np.nan) for name in shapes + names}
 
 
 def quote_columns(surface: Surface) -> dict[str, Column]:

@@ -12,6 +12,7 @@ from volsurf.errors import InputError
 from volsurf.instruments import BoolArray, FloatArray, IdArray, IntArray
 from volsurf.iv.forward import ExpiryForward, Forwards, ForwardSource
 from volsurf.surface.layout import QuoteLayout
+from volsurf.surface.venue_quotes import VenueQuotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class QuoteVols:
     """Since the row was last heard of."""
     refused: npt.NDArray[np.uint8] = field(repr=False)
     """`QuoteReason` of rows that never became an option: bad rows of a chain."""
+    venue_quotes: VenueQuotes = field(repr=False)
+    """Premiums, sizes, marks and times as the venues gave them, in the same rows."""
 
     def __len__(self) -> int:
         return len(self.reason)

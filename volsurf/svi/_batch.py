@@ -8,6 +8,7 @@ import numpy as np
 
 from volsurf._jit import helper, kernel
 from volsurf.svi._coldstart import cold_start
+from volsurf.svi._coordinates import from_raw, to_raw, variance_at_forward
 from volsurf.svi._lm import bounds_hit, clip, minimise
 from volsurf.svi._measure import QUOTES, REJECTIONS, fill_residuals, measure, reject_outliers
 from volsurf.svi._prepare import (
@@ -39,20 +40,6 @@ FIRST_TOLERANCE = 1e-3
 
 
 @helper()
-def rescale_start(
-    previous: Floats, previous_theta: float, previous_years: float, theta: float, years: float, x: Floats
-) -> None:
-    """A fitted slice in the coordinates of another θ: the same vols at the same log-moneyness, whatever time has passed."""
-    level = previous_theta / theta * years / previous_years
-    root = math.sqrt(previous_theta / theta)
-    x[0] = previous[0] * level
-    x[1] = previous[1] * level / root
-    x[2] = previous[2] * level / root
-    x[3] = previous[3] * root
-    x[4] = previous[4] + math.log(root)
-
-
-@helper()
 def interpolated_theta(
     position: int, order: Ints, surface: Ints, years: Floats, theta: Floats, known: Booleans
 ) -> float:
@@ -76,17 +63,6 @@ def interpolated_theta(
     if nearest < 0:
         return math.nan
     return float(theta[nearest] * years[here] / years[nearest])
-
-
-@helper()
-def to_raw(x: Floats, theta: float, raw: Floats) -> None:
-    root = math.sqrt(theta)
-    up, low = root * x[1], root * x[2]
-    raw[0] = theta * x[0]
-    raw[1] = 0.5 * (up + low)
-    raw[2] = (up - low) / (up + low)
-    raw[3] = root * x[3]
-    raw[4] = root * math.exp(x[4])
 
 
 @helper()
@@ -131,9 +107,9 @@ def verdict(converged: bool, bits: int, two_sided: float) -> int:
 
 @kernel(
     "void(float64[::1], float64[::1], float64[::1], int8[::1], float64[::1], int64[::1], float64[::1], int64[::1],"
-    " int64[::1], float64[:,::1], float64[::1], float64[::1], float64[:,::1], float64, int64,"
-    " float64[:,::1], float64[::1], float64[:,::1], float64[:,::1], float64[:,::1], int8[::1], int64[::1],"
-    " float64[:,::1], float64[:,:,::1], float64[::1], int8[::1])",
+    " int64[::1], float64[:,::1], int8[::1], float64[:,::1], float64, int64, int64[::1], float64[::1], int64[::1],"
+    " int64[::1], float64[::1], float64[:,::1], float64[::1], float64[:,::1], float64[:,::1], float64[:,::1], int8[::1],"
+    " int64[::1], float64[:,::1], float64[:,:,::1], float64[::1], int8[::1])",
     group="svi",
 )
 def fit_batch(
@@ -146,12 +122,16 @@ def fit_batch(
     years: Floats,
     surface: Ints,
     order: Ints,
-    start: Floats,
-    start_theta: Floats,
-    start_years: Floats,
+    carried: Floats,
+    warm: Bytes,
     given_centre: Floats,
     tolerance: float,
     max_passes: int,
+    blocks: Ints,
+    workspace: Floats,
+    rows: Ints,
+    counts: Ints,
+    two_sided: Floats,
     raw: Floats,
     theta: Floats,
     scaled: Floats,
@@ -170,32 +150,28 @@ def fit_batch(
         k, vol, error, side, weight: (quotes,) quotes, those of slice i at offsets[i]:offsets[i+1], in any order.
         years, surface: (slices,) time to expiry, and the surface the slice belongs to.
         order: (slices,) slice indices sorted by (surface, years).
-        start, start_theta, start_years: (slices, 5), (slices,), (slices,) scaled state to start from; θ NaN where none.
+        carried, warm: (slices, 5), (slices,) the curve to start from as a, b, rho, m, sigma at today's years, where warm is 1.
         given_centre: (slices, 5) prior centres, NaN where the neighbours' median is wanted.
+        blocks: (slices + 1,) where each slice's room in the workspace begins, in quotes; multiples of `LANE`.
 
     What is filled in (float arrays must hold NaN, `passes` 0):
-        raw: (slices, 5) a, b, rho, m, sigma.
+        workspace: (5·blocks[-1],) padded scaled quotes, see `scale_rows`; those of outliers have weight 0.
+        rows: (quotes,) usable quotes of slice i, sorted, at offsets[i]:offsets[i]+counts[i].
+        counts, two_sided: (slices,) usable quotes, and the weight of the two-sided ones.
+        raw: (slices, 5) a, b, rho, m, sigma; exactly `carried` where that is the optimum still.
         theta, scaled: the scale θ, and x in it.
         centre, precision: the prior that was used.
         result, passes: `FitResult`, fused passes over the quotes.
-        statistics: (slices, 7), see `measure`.
+        statistics: (slices, 8), see `measure`.
         covariance: (slices, 5, 5) of the scaled coordinates.
         residual, use: (quotes,) (fit − quote)/error and `QuoteUse`.
     """
     slices = years.size
-    blocks = np.empty(slices + 1, np.int64)
-    blocks[0] = 0
-    for i in range(slices):
-        blocks[i + 1] = blocks[i] + (offsets[i + 1] - offsets[i] + LANE - 1) // LANE * LANE
-    workspace = np.empty(5 * blocks[slices])
-    rows = np.empty(k.size, np.int64)
-    counts = np.zeros(slices, np.int64)
     widths = np.zeros(slices, np.int64)
-    two_sided = np.zeros(slices)
     fitted = np.zeros(slices, np.bool_)
     has_state = np.zeros(slices, np.bool_)
-    warm = np.zeros(slices, np.bool_)
     state = np.empty((slices, 5))
+    begin = np.empty(5)
     system, work = np.empty(21), np.empty((5, 21))
     loose = tolerance if tolerance > FIRST_TOLERANCE else FIRST_TOLERANCE
 
@@ -208,20 +184,20 @@ def fit_batch(
         result[i] = NO_DATA if YEARS_MIN <= years[i] <= YEARS_MAX else INVALID
         statistics[i, QUOTES] = 0.0
         statistics[i, REJECTIONS] = 0.0
-        if start_theta[i] > 0.0 and start_years[i] > 0.0 and math.isfinite(start[i, 0]) and result[i] != INVALID:
-            copy(start[i], state[i])
-            has_state[i] = warm[i] = True
-        if counts[i] == 0:
-            continue
-        mine = rows[first : first + counts[i]]
-        atm = atm_vol(mine, k, vol, side, weight, True)
-        if math.isnan(atm):
-            atm = atm_vol(mine, k, vol, side, weight, False)
-        theta[i] = years[i] * atm * atm
-        widths[i] = (counts[i] + LANE - 1) // LANE * LANE
-        block = workspace[5 * blocks[i] : 5 * (blocks[i] + widths[i])]
-        scale_rows(mine, k, vol, error, side, weight, atm, math.sqrt(theta[i]), block)
-        fitted[i] = True
+        if counts[i] > 0:
+            mine = rows[first : first + counts[i]]
+            atm = atm_vol(mine, k, vol, side, weight, True)
+            if math.isnan(atm):
+                atm = atm_vol(mine, k, vol, side, weight, False)
+            theta[i] = years[i] * atm * atm
+            widths[i] = (counts[i] + LANE - 1) // LANE * LANE
+            block = workspace[5 * blocks[i] : 5 * (blocks[i] + widths[i])]
+            scale_rows(mine, k, vol, error, side, weight, atm, math.sqrt(theta[i]), block)
+            fitted[i] = True
+        if warm[i] == 1 and result[i] != INVALID:
+            # A shape is lent in its own scale: a smile that has moved up as a whole keeps it.
+            from_raw(carried[i], variance_at_forward(carried[i]), state[i])
+            has_state[i] = math.isfinite(state[i, 0] + state[i, 1] + state[i, 2] + state[i, 3] + state[i, 4])
 
     # A slice without a past is first fitted on its own, so that its neighbours can learn its shape and it theirs.
     for position in range(slices):
@@ -260,12 +236,14 @@ def fit_batch(
             theta[i] = thin_theta(mine, k, vol, side, years[i], theta[i], centre[i])
             scale_rows(mine, k, vol, error, side, weight, math.sqrt(theta[i] / years[i]), math.sqrt(theta[i]), block)
         slope_max = SLOPE_LIMIT / math.sqrt(theta[i])
-        if warm[i]:
-            rescale_start(state[i], start_theta[i], start_years[i], theta[i], years[i], x)
-        elif passes[i] > 0:
+        if passes[i] > 0:
             copy(state[i], x)
+        elif warm[i] == 1:
+            from_raw(carried[i], theta[i], x)
         else:
             cold_start(block, centre[i], precision[i], slope_max, x, work[0, :5])
+        warm_here = passes[i] == 0 and warm[i] == 1
+        copy(x, begin)
         done, converged = minimise(block, x, centre[i], precision[i], slope_max, tolerance, max_passes, system, work)
         passes[i] += done
         fill_residuals(block, mine, x, residual)
@@ -276,7 +254,14 @@ def fit_batch(
             )
             passes[i] += done
             fill_residuals(block, mine, x, residual)
-        to_raw(x, theta[i], raw[i])
+        unmoved = warm_here
+        for j in range(5):
+            unmoved = unmoved and x[j] == begin[j]
+        if unmoved:
+            # Scaling there and back would change the last digit of a curve that nothing has changed.
+            copy(carried[i], raw[i])
+        else:
+            to_raw(x, theta[i], raw[i])
         measure(block, mine, residual, two_sided[i], system, statistics[i], covariance[i])
         statistics[i, REJECTIONS] = rejected
         result[i] = verdict(converged, bounds_hit(x, slope_max), two_sided[i])

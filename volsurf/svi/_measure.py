@@ -16,7 +16,7 @@ REJECT_BEYOND = 6.0
 REJECT_SHARE = 0.2
 """If more quotes than this lie far from the curve, the curve is wrong and not the quotes: nothing is rejected."""
 
-COST, RMS, INSIDE, QUOTES, REJECTIONS, AUTOCORRELATION, RUNS = 0, 1, 2, 3, 4, 5, 6
+COST, RMS, INSIDE, QUOTES, REJECTIONS, AUTOCORRELATION, RUNS, NOISE = 0, 1, 2, 3, 4, 5, 6, 7
 """Columns of the statistics."""
 
 
@@ -56,37 +56,21 @@ def reject_outliers(quotes: Floats, rows: Ints, residual: Floats, use: Bytes) ->
 
 
 @helper()
-def measure(
-    quotes: Floats, rows: Ints, residual: Floats, two_sided: float, system: Floats, out: Floats, covariance: Floats
-) -> None:
-    """Statistics of the used quotes and the covariance of the scaled coordinates.
-
-    C = ŝ²A⁻¹·(1+ρ₁)/(1−ρ₁) with ŝ² = max(¼, ω̄·Σψ²/((n−5)·ψ̄'²)). The second is Huber's asymptotic variance (Huber 1981, §7.6) for
-    A = ΣωJJᵀ, ψ the residual cut at ±1, ψ̄' the share within it. The last factor counts independent quotes: neighbouring residuals
-    of long slices are alike (shape, not noise), ρ₁ is their lag-1 autocorrelation by strike. The floor of ¼ rises to 1 for thin
-    slices, whose residuals say nothing of the noise.
-    """
+def describe(quotes: Floats, rows: Ints, residual: Floats, cost: float, out: Floats) -> None:
+    """Statistics of the used quotes at a curve, whose objective is `cost`."""
     n = quotes.size // 5
-    mass = active = omegas = clipped = squares = inside = within = 0.0
+    mass = squares = inside = mean = 0.0
+    count = 0
     for j in range(rows.size):
         weight = quotes[3 * n + j]
         if weight == 0.0:
             continue
         r = counted(quotes, j, residual[rows[j]])
-        size = abs(r)
         mass += weight
         squares += weight * r * r
-        if size <= 1.0:
+        if abs(r) <= 1.0:
             inside += weight
-        if r != 0.0 or quotes[4 * n + j] == 0.0:
-            active += weight
-            omegas += weight / (size if size > 1.0 else 1.0)
-            clipped += weight * (r * r if size < 1.0 else 1.0)
-            within += weight if size <= 1.0 else 0.0
-    mean = 0.0
-    count = 0
-    for j in range(rows.size):
-        if quotes[3 * n + j] > 0.0 and quotes[4 * n + j] == 0.0:
+        if quotes[4 * n + j] == 0.0:
             mean += residual[rows[j]]
             count += 1
     mean /= count if count > 0 else 1
@@ -100,21 +84,48 @@ def measure(
             lagged += r * before
             spread += r * r
             before = r
-    correlation = lagged / spread if spread > 0.0 else 0.0
-    out[COST] = system[0]
+    out[COST] = cost
     out[RMS] = math.sqrt(squares / mass) if mass > 0.0 else math.nan
     out[INSIDE] = inside / mass if mass > 0.0 else math.nan
     out[QUOTES] = mass
-    out[AUTOCORRELATION] = correlation
+    out[AUTOCORRELATION] = lagged / spread if spread > 0.0 else 0.0
     out[RUNS] = runs
+
+
+@helper()
+def measure(
+    quotes: Floats, rows: Ints, residual: Floats, two_sided: float, system: Floats, out: Floats, covariance: Floats
+) -> None:
+    """Statistics of the used quotes and the covariance of the scaled coordinates.
+
+    C = ŝ²A⁻¹·(1+ρ₁)/(1−ρ₁) with ŝ² = max(¼, ω̄·Σψ²/((n−5)·ψ̄'²)). The second is Huber's asymptotic variance (Huber 1981, §7.6) for
+    A = ΣωJJᵀ, ψ the residual cut at ±1, ψ̄' the share within it. The last factor counts independent quotes: neighbouring residuals
+    of long slices are alike (shape, not noise), ρ₁ is their lag-1 autocorrelation by strike. The floor of ¼ rises to 1 for thin
+    slices, whose residuals say nothing of the noise.
+    """
+    describe(quotes, rows, residual, system[0], out)
+    n = quotes.size // 5
+    active = omegas = clipped = within = 0.0
+    for j in range(rows.size):
+        weight = quotes[3 * n + j]
+        if weight == 0.0:
+            continue
+        r = counted(quotes, j, residual[rows[j]])
+        size = abs(r)
+        if r != 0.0 or quotes[4 * n + j] == 0.0:
+            active += weight
+            omegas += weight / (size if size > 1.0 else 1.0)
+            clipped += weight * (r * r if size < 1.0 else 1.0)
+            within += weight if size <= 1.0 else 0.0
     share = fade(two_sided)
     freedom = active - 5.0 if active > 6.0 else 1.0
     core = within / active if within > 0.2 * active else 0.2
     noise = omegas / (active if active > 0.0 else 1.0) * clipped / (freedom * core * core)
     floor = 0.25 + 0.75 * share
     noise = noise if noise > floor else floor
-    rho = clamp(correlation, 0.0, 0.9)
+    rho = clamp(out[AUTOCORRELATION], 0.0, 0.9)
     noise *= (1.0 + rho) / (1.0 - rho)
+    out[NOISE] = noise
     column = np.empty(21)
     copy(system, column)
     for i in range(5):

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from volsurf._arguments import as_reals
-from volsurf.svi.arbitrage import Certificate, butterfly_certificate
-from volsurf.svi.calendar import calendar_certificate
+from volsurf.svi._published import Continuation, Enforcement
+from volsurf.svi._surface_certificates import surface_certificates
+from volsurf.svi.certificate import Certificate
+from volsurf.svi.gradient import variance_gradient
 from volsurf.svi.params import RawSVI, check_rows
 
 Floats = npt.NDArray[np.float64]
@@ -29,6 +31,8 @@ class FitResult(IntEnum):
     SYNTHETIC = 4
     NO_DATA = 5
     INVALID = 6
+    KEPT = 7
+    """Of a surface that continues: the fit of its pseudo-quotes says nothing, see `volsurf.surface.kept_curves`."""
 
     @property
     def sentence(self) -> str:
@@ -44,6 +48,7 @@ _SENTENCES = {
     FitResult.SYNTHETIC: "no usable quote: a copy of the neighbouring expiries' shape, show it grey and do not quote on it",
     FitResult.NO_DATA: "no usable quote here nor at any other expiry of the surface: there is no curve",
     FitResult.INVALID: "time to expiry is not a positive number: expired, or wrong input; there is no curve",
+    FitResult.KEPT: "its quotes have gone: the last curve with the same vols, show it grey and do not quote on it",
 }
 
 
@@ -69,6 +74,10 @@ class QuoteUse(IntEnum):
 class SVIFit:
     """Fitted slices of one or many surfaces, in the order in which they were given. Arrays have one entry a slice unless noted.
 
+    Two curves are kept of each slice: the one its quotes alone would have (`fitted_…`), and the published one, certified where
+    enforcement was asked for. Parameters, residuals and statistics without a prefix are those of the published curve. The
+    covariance is that of the objective at the published curve, without what the constraints and the filter take from it.
+
     Fields that end in `flat` have one entry a quote, those of slice i at `offsets[i]:offsets[i+1]`. The scaled coordinates and
     the objective are those of `volsurf.svi._lm`.
     """
@@ -82,17 +91,17 @@ class SVIFit:
     """Slice indices sorted by surface, then years."""
     offsets: Ints
     raw: Floats
-    """(slices, 5) a, b, rho, m, sigma; NaN for NO_DATA and INVALID."""
+    """(slices, 5) published a, b, rho, m, sigma, the doubles that were certified; NaN for NO_DATA and INVALID."""
     result: Bytes
     """`FitResult` codes."""
     iterations: Ints
     """Passes over the quotes, both stages of a cold fit together."""
     statistics: Floats
-    """(slices, 7): the columns behind the properties below, see `volsurf.svi._measure`."""
+    """(slices, 8): the columns behind the properties below, see `volsurf.svi._measure`."""
     theta: Floats
     """Scale θ = years·σ_ATM², σ_ATM the median vol of the three strikes nearest the forward."""
     scaled: Floats
-    """(slices, 5) fitted (α, Û, L̂, μ, ς)."""
+    """(slices, 5) published (α, Û, L̂, μ, ς)."""
     prior_centre: Floats
     prior_precision: Floats
     """(slices, 5) centre and diagonal precision of the prior, in scaled coordinates."""
@@ -102,6 +111,20 @@ class SVIFit:
     """(fit − vol)/error of every usable quote, NaN for the others."""
     use_flat: Bytes
     """`QuoteUse` codes."""
+    fitted_raw: Floats
+    """(slices, 5) a, b, rho, m, sigma as the quotes alone have them."""
+    fitted_scaled: Floats
+    """(slices, 5) (α, Û, L̂, μ, ς) as the quotes alone have them."""
+    fitted_cost: Floats
+    """Objective there; what `cost` exceeds it by is the price of being free of arbitrage and of the filter."""
+    enforcement: Bytes
+    """`Enforcement` codes."""
+    smoothed: Bytes
+    """`Smoothed` codes."""
+    solver_steps: Ints
+    """Steps of the joint solver for the surface of the slice; 0 where its fits were certified as they stood."""
+    move: Floats
+    """Largest |published − fitted| vol over the used quotes (at the forward, without any); NaN without a curve."""
 
     def __len__(self) -> int:
         return int(self.years.size)
@@ -119,7 +142,7 @@ class SVIFit:
 
     @property
     def cost(self) -> Floats:
-        """Objective at the fit: Huber cost of the residuals plus the prior."""
+        """Objective at the published curve: Huber cost of the residuals plus the prior, without the filter's pull."""
         return self.statistics[:, 0]
 
     @property
@@ -163,29 +186,33 @@ class SVIFit:
         return np.split(self.use_flat, self.offsets[1:-1]) if len(self) else []
 
     @property
+    def continuation(self) -> Continuation:
+        """What the next fit needs of this one."""
+        return Continuation(self.key, self.years, self.raw, self.result, self.fitted_raw)
+
+    @property
     def has_curve(self) -> npt.NDArray[np.bool_]:
         """True where there are parameters."""
         return np.isfinite(self.raw[:, 0])
 
     @cached_property
+    def _certificates(self) -> tuple[Certificate, Certificate, Ints, Ints]:
+        return surface_certificates(self.raw, self.order, self.surface)
+
+    @property
     def butterfly(self) -> Certificate:
         """Certificate of each slice."""
-        return butterfly_certificate(np.array(self.raw.T, order="C"), self.years.shape)
+        return self._certificates[0]
 
-    @cached_property
+    @property
     def calendar_pairs(self) -> tuple[Ints, Ints]:
         """Indices of near and far slice of each pair of consecutive expiries, surface by surface, that have curves."""
-        order = self.order[self.has_curve[self.order]]
-        near, far = order[:-1], order[1:]
-        together = self.surface[near] == self.surface[far]
-        return near[together], far[together]
+        return self._certificates[2:]
 
-    @cached_property
+    @property
     def calendar(self) -> Certificate:
         """Certificate of each of `calendar_pairs`."""
-        near, far = self.calendar_pairs
-        columns = np.array(self.raw.T, order="C")
-        return calendar_certificate(columns[:, near], columns[:, far], near.shape)
+        return self._certificates[1]
 
     @cached_property
     def covariance(self) -> Floats:
@@ -214,24 +241,11 @@ class SVIFit:
         moneyness = as_reals("k", k)
         check_rows(moneyness, self.years.shape)
         columns = np.broadcast_to(np.atleast_1d(moneyness), (len(self), np.atleast_1d(moneyness).shape[-1]))
-        alpha, up, low, mu, varsigma = (self.scaled[:, i, None] for i in range(5))
-        half = 0.5 * np.exp(varsigma)
-        z = (columns / np.sqrt(self.theta)[:, None] - mu) / (2.0 * half)
-        root = np.sqrt(1.0 + z * z)
-        t, t_inverse = root + z, root - z
-        v = np.sqrt(alpha + half * (up * t + low * t_inverse))
-        gradient = np.stack(
-            [
-                np.ones_like(z),
-                half * t,
-                half * t_inverse,
-                -0.5 * (up * t - low * t_inverse) / root,
-                half * (up + low) / root,
-            ],
-            axis=-1,
-        ) / (2.0 * v[..., None])
+        a, b, rho, m, sigma = (self.raw[:, i, None] for i in range(5))
+        gradient = variance_gradient((a, b * (1.0 + rho), b * (1.0 - rho), m, sigma), self.theta[:, None], columns)
         variance = np.einsum("imp,ipq,imq->im", gradient, self.scaled_covariance, gradient)
-        error = np.sqrt(self.theta / np.where(self.has_curve, self.years, 1.0))[:, None] * np.sqrt(variance)
+        years = np.where(self.has_curve, self.years, 1.0)[:, None]
+        error = 0.5 * np.sqrt(variance / (self.params.total_variance(columns) * years))
         return np.asarray(error[:, 0] if moneyness.ndim == 0 else error)
 
     def sentence(self, index: int) -> str:
@@ -246,6 +260,10 @@ class SVIFit:
             parts.append(f"{self.n_used[index]:g} quotes, {inside} (rms {self.rms[index]:.2f})")
         if self.n_rejected[index]:
             parts.append(f"{self.n_rejected[index]} left out as outliers")
+        if self.enforcement[index] >= Enforcement.MOVED:
+            parts.append(
+                f"{Enforcement(int(self.enforcement[index])).sentence} (by {1e4 * self.move[index]:.2g} bp of vol)"
+            )
         if bad and result != FitResult.INVALID:
             parts.append(f"{bad} unusable (NaN, or a vol, error bar or weight that is not positive)")
         return "; ".join(parts)

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volsurf._jit import ensure_compiled, helper, kernel
+from volsurf.svi._approach import SCAN_SHAPE, lowest_g
 from volsurf.svi._bernstein import (
     COEFFICIENT_ERROR,
     DENSITY,
@@ -58,7 +59,7 @@ from volsurf.svi._bernstein import (
 from volsurf.svi.certificate import Certificate, Condition, Verdict
 from volsurf.svi.params import RawSVI
 
-__all__ = ["Certificate", "Condition", "Verdict", "certify_butterfly", "certify_slice", "check_butterfly", "lowest_g"]
+__all__ = ["Certificate", "Condition", "Verdict", "certify_butterfly", "certify_slice", "check_butterfly"]
 
 Array = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.int8]
@@ -79,16 +80,10 @@ def check_butterfly(svi: RawSVI) -> Certificate:
 
     It never raises for what a slice holds: NaN, slopes of 2 and more and negative variance are verdicts.
     """
-    # A copy, because numba would compile the kernel afresh, for 10 s, for the read-only arrays of a RawSVI.
-    columns = np.array([svi.a, svi.b, svi.rho, svi.m, svi.sigma]).reshape(5, -1)
-    return butterfly_certificate(columns, svi.shape)
-
-
-def butterfly_certificate(columns: Array, shape: tuple[int, ...]) -> Certificate:
-    """`check_butterfly` of slices given as a contiguous, writable (5, n) array of a, b, rho, m and sigma."""
     ensure_compiled("svi")
-    a, b, rho, m, sigma = columns
-    return Certificate.of("butterfly", certify_butterfly(a, b, rho, m, sigma, True), shape)
+    # A copy, because numba would compile the kernel afresh, for 10 s, for the read-only arrays of a RawSVI.
+    a, b, rho, m, sigma = np.array([svi.a, svi.b, svi.rho, svi.m, svi.sigma]).reshape(5, -1)
+    return Certificate.of("butterfly", certify_butterfly(a, b, rho, m, sigma, True), svi.shape)
 
 
 @helper()
@@ -153,35 +148,6 @@ def _g_at(a: float, b: float, rho: float, m: float, sigma: float, t: float) -> t
     k = m + 0.5 * sigma * (t - t_inverse)
     monotone = 1.0 - 0.5 * k * slope * w_inverse
     return k, monotone * monotone - 0.25 * slope * slope * (w_inverse + 0.25) + 0.5 * curvature
-
-
-@helper()
-def lowest_g(a: float, b: float, rho: float, m: float, sigma: float, start: float) -> tuple[float, float]:
-    """Log-moneyness and value of the lowest g at `start` and on a scan of 48 points around the smile and the money, refined.
-
-    For showing how much room is left. It proves nothing.
-    """
-    at_money = asinh_exponential(-m / sigma)
-    low = min(1.0, at_money) / 128.0
-    high = max(1.0, at_money) * 128.0
-    ratio = math.exp(math.log(high / low) / 47.0)
-    t = low
-    best_t = asinh_exponential((start - m) / sigma)
-    best_k, best = _g_at(a, b, rho, m, sigma, best_t)
-    for _ in range(48):
-        k, value = _g_at(a, b, rho, m, sigma, t)
-        if value < best:
-            best_t, best_k, best = t, k, value
-        t *= ratio
-    step = ratio
-    for _ in range(14):
-        step = math.sqrt(step)
-        for factor in (step, 1.0 / step):
-            k, value = _g_at(a, b, rho, m, sigma, best_t * factor)
-            if value < best:
-                best_t, best_k, best = best_t * factor, k, value
-                break
-    return best_k, best
 
 
 @helper()
@@ -294,6 +260,21 @@ def _subdivide(work: Array) -> tuple[int, int, float, int]:
     return (PROVED if condition == HOLDS else UNDECIDED), condition, np.nan, nodes
 
 
+@helper()
+def report_slice(a: float, b: float, rho: float, m: float, sigma: float, work: Array, scan: Array) -> Outcome:
+    """`certify_slice`, with the lowest g that was found in place of a witness, of every slice that has one."""
+    verdict, condition, k, value, nodes = certify_slice(a, b, rho, m, sigma, work)
+    if verdict == INVALID:
+        return verdict, condition, k, value, nodes
+    scan_k, lowest_value = lowest_g(a, b, rho, m, sigma, k if math.isfinite(k) else np.nan, scan)
+    # A witness gives way only to a clearly lower point: the plain formula's rounding must not unseat a certain sign.
+    if not value <= lowest_value + _SCAN_ROUNDING:
+        k, value = scan_k, lowest_value
+    if verdict == PROVED:
+        value = max(value, 0.0)  # proved >= 0, so a minus sign is rounding in the plain formula
+    return verdict, condition, k, value, nodes
+
+
 @kernel(
     "Tuple((int8[::1], int8[::1], float64[::1], float64[::1], int32[::1]))"
     "(float64[::1], float64[::1], float64[::1], float64[::1], float64[::1], boolean)",
@@ -314,15 +295,12 @@ def certify_butterfly(
     worst_value = np.empty(n, np.float64)
     nodes = np.empty(n, np.int32)
     work = np.empty(WORK_SHAPE, np.float64)
+    grid = np.empty(SCAN_SHAPE, np.float64)
     for i in range(n):
-        v, c, k, value, count = certify_slice(a[i], b[i], rho[i], m[i], sigma[i], work)
-        if report and v != INVALID:
-            scan_k, scan = lowest_g(a[i], b[i], rho[i], m[i], sigma[i], k if math.isfinite(k) else 0.0)
-            # A witness gives way only to a clearly lower point: the plain formula's rounding must not unseat a certain sign.
-            if not value <= scan + _SCAN_ROUNDING:
-                k, value = scan_k, scan
-            if v == PROVED:
-                value = max(value, 0.0)  # proved >= 0, so a minus sign is rounding in the plain formula
+        if report:
+            v, c, k, value, count = report_slice(a[i], b[i], rho[i], m[i], sigma[i], work, grid)
+        else:
+            v, c, k, value, count = certify_slice(a[i], b[i], rho[i], m[i], sigma[i], work)
         verdict[i] = v
         condition[i] = c
         worst_k[i] = k

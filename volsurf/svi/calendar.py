@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from volsurf._jit import ensure_compiled, helper, kernel
 from volsurf.errors import InputError
+from volsurf.svi._approach import SCAN_SHAPE, smallest_gain
 from volsurf.svi._bernstein import (
     COEFFICIENT_ERROR,
     CROSSING,
@@ -54,7 +55,7 @@ from volsurf.svi._bernstein import (
 from volsurf.svi.certificate import Certificate
 from volsurf.svi.params import RawSVI
 
-__all__ = ["certify_calendar", "certify_pair", "check_calendar", "smallest_gain"]
+__all__ = ["certify_calendar", "certify_pair", "check_calendar"]
 
 Array = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.int8]
@@ -90,14 +91,9 @@ def check_calendar(near: RawSVI, far: RawSVI) -> Certificate:
         np.array([np.broadcast_to(value, size) for value in (svi.a, svi.b, svi.rho, svi.m, svi.sigma)])
         for svi in (near, far)
     )
-    return calendar_certificate(first, second, shape)
-
-
-def calendar_certificate(near: Array, far: Array, shape: tuple[int, ...]) -> Certificate:
-    """`check_calendar` of slices given as contiguous, writable (5, n) arrays of a, b, rho, m and sigma."""
     ensure_compiled("svi")
-    a1, b1, rho1, m1, sigma1 = near
-    a2, b2, rho2, m2, sigma2 = far
+    a1, b1, rho1, m1, sigma1 = first
+    a2, b2, rho2, m2, sigma2 = second
     outcome = certify_calendar(a1, b1, rho1, m1, sigma1, a2, b2, rho2, m2, sigma2, True)
     return Certificate.of("calendar", outcome, shape)
 
@@ -107,50 +103,6 @@ def _variance_at(k: float, a: float, b: float, rho: float, m: float, sigma: floa
     """Gatheral's formula as it stands: cheap, and its cancellation far out in a wing does not matter to a scan."""
     x = k - m
     return a + b * (rho * x + math.sqrt(x * x + sigma * sigma))
-
-
-@helper()
-def smallest_gain(
-    a1: float,
-    b1: float,
-    rho1: float,
-    m1: float,
-    sigma1: float,
-    a2: float,
-    b2: float,
-    rho2: float,
-    m2: float,
-    sigma2: float,
-    start: float,
-) -> tuple[float, float]:
-    """Log-moneyness and value of the smallest w_far - w_near at `start` and on a scan of 48 points around both smiles, refined.
-
-    For showing how much room is left. It proves nothing.
-    """
-    best_k = start
-    best_step = 0.25 * math.hypot(start - m1, sigma1)
-    best = _variance_at(start, a2, b2, rho2, m2, sigma2) - _variance_at(start, a1, b1, rho1, m1, sigma1)
-    for far in range(2):
-        m = m2 if far else m1
-        sigma = sigma2 if far else sigma1
-        at_money = asinh_exponential(-m / sigma)
-        t = min(1.0, at_money) / 64.0
-        ratio = math.exp(math.log(64.0 * max(1.0, at_money) / t) / 23.0)
-        for _ in range(24):
-            k = m + 0.5 * sigma * (t - 1.0 / t)
-            gain = _variance_at(k, a2, b2, rho2, m2, sigma2) - _variance_at(k, a1, b1, rho1, m1, sigma1)
-            if gain < best:
-                best_k, best = k, gain
-                best_step = 0.5 * sigma * (t + 1.0 / t) * (ratio - 1.0)
-            t *= ratio
-    for _ in range(14):
-        best_step *= 0.5
-        for k in (best_k + best_step, best_k - best_step):
-            gain = _variance_at(k, a2, b2, rho2, m2, sigma2) - _variance_at(k, a1, b1, rho1, m1, sigma1)
-            if gain < best:
-                best_k, best = k, gain
-                break
-    return best_k, best
 
 
 @helper()
@@ -178,7 +130,7 @@ def certify_pair(
 
     For a violation k is a witness and the value is w_far - w_near < 0 there; else both are NaN.
     """
-    if not math.isfinite(a1 + b1 + rho1 + m1 + sigma1 + a2 + b2 + rho2 + m2 + sigma2):
+    if not (math.isfinite(a1 + b1 + rho1 + m1 + sigma1) and math.isfinite(a2 + b2 + rho2 + m2 + sigma2)):
         return INVALID, NOT_FINITE, np.nan, np.nan, 0
     if b1 < 0.0 or abs(rho1) > 1.0 or sigma1 <= 0.0 or b2 < 0.0 or abs(rho2) > 1.0 or sigma2 <= 0.0:
         return INVALID, NOT_A_SLICE, np.nan, np.nan, 0
@@ -312,6 +264,36 @@ def _subdivide(work: Array) -> tuple[int, int, float, int]:
     return (PROVED if condition == HOLDS else UNDECIDED), condition, np.nan, nodes
 
 
+@helper()
+def report_pair(
+    a1: float,
+    b1: float,
+    rho1: float,
+    m1: float,
+    sigma1: float,
+    a2: float,
+    b2: float,
+    rho2: float,
+    m2: float,
+    sigma2: float,
+    work: Array,
+    scan: Array,
+) -> Outcome:
+    """`certify_pair`, with the smallest w_far - w_near that was found in place of a witness, of every pair that has one."""
+    verdict, condition, k, value, nodes = certify_pair(a1, b1, rho1, m1, sigma1, a2, b2, rho2, m2, sigma2, work)
+    if verdict == INVALID:
+        return verdict, condition, k, value, nodes
+    witness = k if math.isfinite(k) else np.nan
+    scan_k, smallest = smallest_gain(a1, b1, rho1, m1, sigma1, a2, b2, rho2, m2, sigma2, witness, scan)
+    # A witness gives way only to a clearly lower point: the plain formula's rounding must not unseat a certain sign.
+    size = _variance_at(scan_k, a1, b1, rho1, m1, sigma1)
+    if not value <= smallest + _SCAN_ROUNDING * abs(size):
+        k, value = scan_k, smallest
+    if verdict == PROVED:
+        value = max(value, 0.0)  # proved >= 0, so a minus sign is rounding in the plain formula
+    return verdict, condition, k, value, nodes
+
+
 @kernel(
     "Tuple((int8[::1], int8[::1], float64[::1], float64[::1], int32[::1]))"
     "(float64[::1], float64[::1], float64[::1], float64[::1], float64[::1],"
@@ -343,21 +325,14 @@ def certify_calendar(
     worst_value = np.empty(n, np.float64)
     nodes = np.empty(n, np.int32)
     work = np.empty(WORK_SHAPE, np.float64)
+    grid = np.empty(SCAN_SHAPE, np.float64)
     for i in range(n):
-        v, c, k, value, count = certify_pair(
-            a1[i], b1[i], rho1[i], m1[i], sigma1[i], a2[i], b2[i], rho2[i], m2[i], sigma2[i], work
-        )
-        if report and v != INVALID:
-            start = k if math.isfinite(k) else 0.0
-            scan_k, scan = smallest_gain(
-                a1[i], b1[i], rho1[i], m1[i], sigma1[i], a2[i], b2[i], rho2[i], m2[i], sigma2[i], start
-            )
-            # A witness gives way only to a clearly lower point: the plain formula's rounding must not unseat a certain sign.
-            size = _variance_at(scan_k, a1[i], b1[i], rho1[i], m1[i], sigma1[i])
-            if not value <= scan + _SCAN_ROUNDING * abs(size):
-                k, value = scan_k, scan
-            if v == PROVED:
-                value = max(value, 0.0)  # proved >= 0, so a minus sign is rounding in the plain formula
+        near = (a1[i], b1[i], rho1[i], m1[i], sigma1[i])
+        far = (a2[i], b2[i], rho2[i], m2[i], sigma2[i])
+        if report:
+            v, c, k, value, count = report_pair(*near, *far, work, grid)
+        else:
+            v, c, k, value, count = certify_pair(*near, *far, work)
         verdict[i] = v
         condition[i] = c
         worst_k[i] = k

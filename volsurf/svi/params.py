@@ -62,7 +62,7 @@ def _broadcast_fields(instance: object) -> dict[str, Array]:
         raise InputError(f"a batch of slices is one-dimensional; the parameters broadcast to shape {shape}")
     for name, value in given.items():
         # A contiguous copy: kernels read it, and a later write by the caller must not change a certified slice.
-        owned = np.array(np.broadcast_to(value, shape), dtype=np.float64, order="C")
+        owned = np.array(value if value.shape == shape else np.broadcast_to(value, shape), np.float64, order="C")
         owned.flags.writeable = False
         given[name] = owned
         object.__setattr__(instance, name, owned)
@@ -160,6 +160,10 @@ class RawSVI:
 
     def __post_init__(self) -> None:
         given = _broadcast_fields(self)
+        # One look at everything first: a surface is made of slices at every frame, and hardly ever of bad ones.
+        bad = np.isinf([*given.values()]).any(axis=0) | (self.b < 0) | (np.abs(self.rho) > 1) | (self.sigma <= 0)
+        if not bad.any():
+            return
         for name, value in given.items():
             _refuse(np.isinf(value), name, value, "it must be finite (NaN marks a slice without a fit)")
         _refuse(self.b < 0, "b", self.b, "the slopes' mean b must not be negative")

@@ -22,7 +22,8 @@ _SHORTER = (
     (re.compile(r"^export (?=const|function)", re.MULTILINE), ""),
     (re.compile(r"\b(if|for) \("), r"\1("),
     (re.compile(r"\) \{"), "){"),
-    (re.compile(r" (=>|===|!==|&&|\|\||\?\?|\+=|[?<>]|[<>]=) "), r"\1"),  # operators that no text or style contains
+    # operators that no text or style contains
+    (re.compile(r" (=>|===|!==|&&|\|\||\?\?|[-+*]?=|[-+*?<>]|[<>]=) "), r"\1"),
 )
 
 MAXIMUM_BYTES = 32_768

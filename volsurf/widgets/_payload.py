@@ -7,9 +7,10 @@ Little-endian, version 1:
     8       h  header, JSON in UTF-8 padded with spaces: the facts of the frame and "columns": [[name, type, count], …]
     8+h        the columns in that order, each padded to a multiple of 8 bytes; type is one of f8, f4, i4, i1
 
-A fitted smile travels as its five numbers and the browser draws the curve from them, so a frame is as small as its quotes
-and a hover read-out is exact. Slices are rows of the columns below, in order of expiry; the marks of all slices follow one
-another and `marks` says how many belong to each.
+A fitted smile travels as its five numbers and their covariance, and the browser draws the curve and its error band from
+them, so a frame is as small as its quotes and a hover read-out is exact. An engine publishes no event layer, so no slice
+carries a jump. Slices are rows of the columns below, in order of
+expiry; the marks of all slices follow one another and `marks` says how many belong to each.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volsurf.diagnostics.reasons import QuoteReason
+from volsurf.diagnostics.trouble import Trouble
 
 if TYPE_CHECKING:
     from volsurf.engine.frame import Frame
@@ -97,7 +99,13 @@ _USED = np.array([reason for reason in QuoteReason if reason.is_used], np.uint8)
 
 def _slice_columns(smiles: Sequence[Smile]) -> list[tuple[str, str, npt.ArrayLike]]:
     rows = [_slice_row(smile) for smile in smiles]
-    return [(name, kind, [row[name] for row in rows]) for name, kind in _SLICE_COLUMNS]
+    columns: list[tuple[str, str, npt.ArrayLike]] = [(n, kind, [row[n] for row in rows]) for n, kind in _SLICE_COLUMNS]
+    return [*columns, ("covariance", "f4", [value for smile in smiles for value in _covariance(smile)])]
+
+
+def _covariance(smile: Smile) -> Sequence[float]:
+    """Fifteen numbers, see `SliceFit.covariance`; NaN where there is none."""
+    return (smile.fit and smile.fit.covariance) or _NO_COVARIANCE
 
 
 _SLICE_COLUMNS = (
@@ -109,18 +117,24 @@ _SLICE_COLUMNS = (
     ("rho", "f8"),
     ("m", "f8"),
     ("sigma", "f8"),
-    ("low", "f8"),  # log-moneyness of the outermost quotes that count as market
-    ("high", "f8"),
-    ("inside", "f8"),  # share of used quotes whose band holds the curve
-    ("rms", "f8"),
-    ("butterfly_k", "f8"),
-    ("calendar_k", "f8"),
+    ("theta", "f8"),  # scale of the coordinates the covariance is in
+    ("low", "f4"),  # log-moneyness of the outermost quotes that count as market
+    ("high", "f4"),
+    ("inside", "f4"),  # share of used quotes whose band holds the curve
+    ("rms", "f4"),
+    ("butterfly_k", "f4"),
+    ("calendar_k", "f4"),
+    ("move", "f4"),  # largest change of vol that enforcement and filter made at a used quote
     ("used", "i4"),
     ("two_sided", "i4"),
     ("fitted", "i1"),
     ("butterfly", "i1"),  # `Verdict` values
     ("calendar", "i1"),
+    ("trouble", "i1"),  # `Trouble`
 )
+_NUMBERS = ("a", "b", "rho", "m", "sigma", "theta", "inside", "rms", "butterfly_k", "calendar_k", "move")
+_CODES = ("used", "two_sided", "fitted", "butterfly", "calendar", "trouble")
+_NO_COVARIANCE = (_NAN,) * 15
 
 
 def _slice_row(smile: Smile) -> dict[str, float]:
@@ -128,23 +142,25 @@ def _slice_row(smile: Smile) -> dict[str, float]:
     low, high = _quoted_range(smile)
     row = {"expiry_ms": smile.expiry_ns / 1e6, "years": smile.years, "forward": smile.forward, "low": low, "high": high}
     if fit is None:
-        numbers = dict.fromkeys(("a", "b", "rho", "m", "sigma", "inside", "rms", "butterfly_k", "calendar_k"), _NAN)
-        return row | numbers | dict.fromkeys(("used", "two_sided", "fitted", "butterfly", "calendar"), 0)
+        return row | dict.fromkeys(_NUMBERS, _NAN) | dict.fromkeys(_CODES, 0)
     return row | {
         "a": fit.a,
         "b": fit.b,
         "rho": fit.rho,
         "m": fit.m,
         "sigma": fit.sigma,
+        "theta": fit.theta,
         "inside": fit.inside,
         "rms": fit.rms,
         "butterfly_k": fit.butterfly_worst_k,
         "calendar_k": fit.calendar_worst_k,
+        "move": fit.move,
         "used": fit.n_used,
         "two_sided": fit.n_two_sided,
         "fitted": 1,
         "butterfly": int(fit.butterfly_verdict),
         "calendar": int(fit.calendar_verdict),
+        "trouble": int(Trouble.of(fit)),
     }
 
 

@@ -38,6 +38,26 @@ export function vol(d, i, k) {
   return w > 0 ? Math.sqrt(w / d.years[i]) : NaN;
 }
 
+/** Standard error of the vol of slice `i` at log-moneyness k, from the covariance of (α, U, L, μ, ς); NaN where there is none. */
+export function volError(d, i, k) {
+  const root = Math.sqrt(d.theta[i]);
+  const half = d.sigma[i] / root / 2;
+  const z = (k - d.m[i]) / d.sigma[i];
+  const r = Math.hypot(1, z);
+  const [up, low] = [r + z, r - z];
+  const slope = d.b[i] / root;
+  const g = [1, half * up, half * low, -slope / 2 * ((1 + d.rho[i]) * up - (1 - d.rho[i]) * low) / r, 2 * half * slope / r];
+  let sum = 0;
+  for (let p = 0, at = 15 * i; p < 5; p++) for (let q = p; q < 5; q++) sum += (p < q ? 2 : 1) * g[p] * g[q] * d.covariance[at++];
+  return d.theta[i] * Math.sqrt(sum) / (2 * d.years[i] * vol(d, i, k));
+}
+
+// In the order of `Trouble` in diagnostics/trouble.py.
+const TROUBLES = ["", "arbitrage", "undecided", "guarded", "off its quotes"];
+
+/** What keeps a desk from quoting on the curve of slice `i`, in a word or three; "" where nothing does. */
+export const trouble = (d, i) => (d.fitted[i] ? TROUBLES[d.trouble[i]] : "no fit");
+
 /** Abramowitz and Stegun 26.2.17; 7.5e-8 is far below a pixel and a displayed delta. */
 export function normalCdf(x) {
   const t = 1 / (1 + 0.2316419 * Math.abs(x));
@@ -76,6 +96,11 @@ export function priceText(x, digits = 5) {
 
 export function volText(v, places = 1) {
   return Number.isFinite(v) ? `${(100 * v).toFixed(places)}%` : "–";
+}
+
+/** A vol and its standard error, in vol points: 45.2% ±0.14. */
+export function errorText(v, error, places = 1) {
+  return volText(v, places) + (error > 0 ? ` ±${(100 * error).toFixed(error < 0.1 ? 2 : 0)}` : "");
 }
 
 export function ageText(seconds) {
@@ -132,9 +157,9 @@ export function colour(map, t) {
 
 const INKS = {
   // bid and ask, good and bad: Okabe–Ito pairs, which stay apart with any colour vision; shape says the same everywhere.
-  dark: { bid: "#56b4e9", ask: "#e69f00", good: "#2fc6a0", bad: "#ff7a45", unsure: "#c9b458", curve: "#f4f6f8",
+  dark: { bid: "#56b4e9", ask: "#e69f00", good: "#2fc6a0", bad: "#ff7a45", unsure: "#c9b458", curve: "#f4f6f8", band: "#8a7bf0",
     background: "#111418", raised: "#1a1f26", text: "#e8eaed", muted: "#9aa3ad", grid: "#2c333c" },
-  light: { bid: "#0072b2", ask: "#c26a00", good: "#00795a", bad: "#c4420a", unsure: "#7a6400", curve: "#16191d",
+  light: { bid: "#0072b2", ask: "#c26a00", good: "#00795a", bad: "#c4420a", unsure: "#7a6400", curve: "#16191d", band: "#6f5bd6",
     background: "#ffffff", raised: "#f3f4f6", text: "#1c2024", muted: "#5f6873", grid: "#dde1e6" },
 };
 
@@ -204,7 +229,7 @@ export function live({ model, el, panel, stale = true }) {
   el.append(host);
 
   const state = { colours: null, next: null, raf: 0, timer: 0, drawn: 0, drawMs: 0, busyUntil: 0, heard: 0, framed: 0, answered: 0,
-    says: ["connecting", "connecting…"], seen: true, number: 0, times: [], disposed: false, cut: false, feedAge: -Infinity, feedAt: 0, beats: 0 };
+    says: ["connecting", "connecting…"], seen: true, times: [], disposed: false, cut: false, feedAge: -Infinity, feedAt: 0, beats: 0 };
   const now = () => performance.now() / 1000;
   const opened = now();
 
@@ -247,7 +272,6 @@ export function live({ model, el, panel, stale = true }) {
   }
 
   function count(number, ms) {
-    state.number = number;
     host.dataset.frame = number;
     state.times.push([number, ms]);
     while (state.times.length > 2 && ms - state.times[0][1] > 3000) state.times.shift();
@@ -304,9 +328,6 @@ export function live({ model, el, panel, stale = true }) {
   const view = {
     host,
     invalidate() { if (!state.raf && !state.timer && !state.disposed) state.raf = requestAnimationFrame(paint); },
-    get colours() { return state.colours; },
-    get number() { return state.number; },
-    get drawMs() { return state.drawMs; },
     /** Frames of the engine a second over the last three seconds, from their own clock. */
     get fps() {
       const [first, last] = [state.times[0], state.times.at(-1)];

@@ -1,12 +1,13 @@
 // Small multiples of the smiles on one canvas: quotes as marks, the fitted curve, the verdict. smiles.py is the other end.
-import { card, clockText, dateText, daysText, fit, live, moneynessText, priceText, steadyRange, ticks, totalVariance, vol, volText } from "./live.js";
+import { card, clockText, dateText, daysText, errorText, fit, live, moneynessText, priceText, steadyRange, ticks, totalVariance, trouble, vol, volError, volText } from "./live.js";
 
 /** Strike as an axis tick: 95k, 102.5k, 3,400, 148. */
 export function strikeText(x) {
   return x >= 10000 ? `${Number((x / 1000).toPrecision(5))}k` : priceText(x, 4);
 }
 
-const [PROVED, VIOLATED] = [1, 2];
+// Below this the shape of a smile is mostly its neighbours'.
+const ENOUGH = 7;
 
 /** Columns, rows and cell size that make `n` cells in a box come closest to a readable shape. */
 export function arrange(n, width, height) {
@@ -20,8 +21,16 @@ export function arrange(n, width, height) {
   return best ?? { columns: 1, rows: 1, w: width, h: height };
 }
 
-/** The verdict on slice i in words: {state: "proved"|"violated"|"undecided"|"none", short, long, k, beyond}. */
+const VIOLATED = 2;
+const LONG = {
+  undecided: "undecided, within rounding error of the boundary",
+  guarded: "pulled to a curve without arbitrage, because its quotes and its neighbours' allow no other",
+  "off its quotes": "proved free of arbitrage, but it does not follow its quotes",
+};
+
+/** The verdict on slice i in words: {state ("proved", "violated", "none" or the trouble), short, long, k, beyond}. */
 export function verdict(d, i) {
+  const state = trouble(d, i);
   if (!d.fitted[i]) return { state: "none", short: "no fit", long: "no fit: too few quotes" };
   for (const [name, short] of [["butterfly", "fly"], ["calendar", "cal"]]) {
     if (d[name][i] < VIOLATED) continue;
@@ -29,11 +38,16 @@ export function verdict(d, i) {
     const text = Number.isFinite(k) ? `${k < 0 ? "−" : "+"}${Math.abs(k).toFixed(2)}` : "";
     const beyond = k < d.low[i] || k > d.high[i];
     return { state: "violated", short: `${short} ${text}`, k, beyond,
-      long: `${name} arbitrage, worst at k* = ${text}${beyond ? ", beyond the quotes" : ""}` };
+      long: `${name} arbitrage, worst at k* ${text}${beyond ? ", beyond the quotes" : ""}: do not quote on it` };
   }
-  return d.butterfly[i] === PROVED && d.calendar[i] === PROVED
-    ? { state: "proved", short: "proved", long: "proved free of butterfly and calendar arbitrage at every strike" }
-    : { state: "undecided", short: "undecided", long: "undecided: within rounding error of the boundary" };
+  if (state) return { state, short: state, long: `${LONG[state]}: do not quote on it` };
+  const moved = movedText(d, i);
+  return { state: "proved", short: "", long: `proved free of butterfly and calendar arbitrage at every strike${moved && `; ${moved} from its quotes' own fit`}` };
+}
+
+/** How far enforcement and filter took the curve from its quotes' own fit, "" for less than half a basis point. */
+export function movedText(d, i) {
+  return d.move[i] > 5e-5 ? `moved ${Math.round(1e4 * d.move[i])} bp` : "";
 }
 
 /** Where the marks of each slice begin; one longer than there are slices. */
@@ -214,6 +228,34 @@ function render({ model, el }) {
     }));
   }
 
+  // Two standard errors on either side of the curve; grey where the curve is less sure than the quotes beside it are wide.
+  function band(ctx, p, i, range, X, Y, points) {
+    const quoted = range.marks.filter(({ j }) => !data.side[j] && !data.excluded[j]).map(({ j, k }) => [k, (data.ask_vol[j] - data.bid_vol[j]) / 2]);
+    let [n, run, sure] = [0, [], null];
+    const flush = () => {
+      ctx.beginPath();
+      for (const [x, top] of run) ctx.lineTo(x, top);
+      for (const [x, , bottom] of run.reverse()) ctx.lineTo(x, bottom);
+      ctx.fillStyle = sure ? p.band : p.muted;
+      ctx.globalAlpha = sure ? 0.34 : 0.18;
+      ctx.fill();
+      ctx.globalAlpha = 1;
+      run = run.slice(0, 1);
+    };
+    for (let q = 0; q <= points; q++) {
+      const k = range.k[0] + (range.k[1] - range.k[0]) * q / points;
+      const [v, error] = [vol(data, i, k), volError(data, i, k)];
+      if (!(error > 0)) return;
+      while (n < quoted.length && quoted[n][0] < k) n++;
+      const beside = Math.max(quoted[n - 1]?.[1], quoted[n]?.[1]);
+      run.push([X(k), Y(v + 2 * error), Y(v - 2 * error)]);
+      const now = error <= beside && data.two_sided[i] >= ENOUGH;
+      if (sure !== null && now !== sure) flush();
+      sure = now;
+    }
+    flush();
+  }
+
   // The curve is market where two-sided quotes hold it; beyond them it is only the model's guess, and drawn as one.
   function curve(ctx, p, i, range, X, Y, width, points) {
     if (!data.fitted[i]) return;
@@ -231,7 +273,7 @@ function render({ model, el }) {
       ctx.setLineDash([]);
       ctx.globalAlpha = 1;
     };
-    ctx.strokeStyle = p.curve;
+    ctx.strokeStyle = data.two_sided[i] < ENOUGH ? p.muted : p.curve;
     ctx.lineWidth = width;
     if (!(high > low)) { stroke(range.k[0], range.k[1], [4, 3], 0.5); return; }
     stroke(Math.max(low, range.k[0]), Math.min(high, range.k[1]), [], 1);
@@ -239,25 +281,29 @@ function render({ model, el }) {
     stroke(Math.max(high, range.k[0]), range.k[1], [3, 3], 0.4);
   }
 
-  // Shape and word carry the verdict, colour only repeats it: disc and tick, diamond and cross, ring and dash.
+  // Shape and word carry the verdict, colour only repeats it: disc and tick, square and bang, diamond and cross, ring and dash. A square
+  // says that the curve is free of arbitrage and yet not to be used.
   function badge(ctx, p, v, right, y, text, font) {
-    const style = { proved: p.good, violated: p.bad, undecided: p.unsure, none: p.muted }[v.state];
+    const style = { proved: p.good, violated: p.bad, none: p.muted }[v.state] ?? p.unsure;
     ctx.font = `${font}px ${p.font}`;
     ctx.textAlign = "right";
     ctx.textBaseline = "middle";
     ctx.fillStyle = ctx.strokeStyle = style;
     ctx.fillText(text, right, y);
     const [x, r] = [right - ctx.measureText(text).width - 11, 5.5];
-    const filled = v.state === "proved" || (v.state === "violated" && !v.beyond);
+    const square = v.state === "guarded" || v.state === "off its quotes";
+    const filled = v.state === "proved" || square || (v.state === "violated" && !v.beyond);
     ctx.lineWidth = 1.4;
     ctx.beginPath();
     if (v.state === "violated") { ctx.moveTo(x, y - r - 1); ctx.lineTo(x + r + 1, y); ctx.lineTo(x, y + r + 1); ctx.lineTo(x - r - 1, y); ctx.closePath(); }
+    else if (square) ctx.rect(x - r, y - r, 2 * r, 2 * r);
     else ctx.arc(x, y, r, 0, 7);
     if (filled) ctx.fill();
     else ctx.stroke();
     ctx.strokeStyle = filled ? p.background : style;
     ctx.beginPath();
     if (v.state === "proved") { ctx.moveTo(x - 2.6, y + 0.2); ctx.lineTo(x - 0.7, y + 2.3); ctx.lineTo(x + 2.8, y - 2.2); }
+    else if (square) { ctx.moveTo(x, y - 3.4); ctx.lineTo(x, y + 1); ctx.moveTo(x, y + 2.2); ctx.lineTo(x, y + 3.6); }
     else if (v.state === "violated") { for (const s of [-1, 1]) { ctx.moveTo(x - 2, y - 2 * s); ctx.lineTo(x + 2, y + 2 * s); } }
     else { ctx.moveTo(x - 2.5, y); ctx.lineTo(x + 2.5, y); }
     ctx.stroke();
@@ -282,6 +328,7 @@ function render({ model, el }) {
     const [X, Y] = axes(ctx, p, box, range, i, count, font);
     ctx.save();
     ctx.beginPath(); ctx.rect(box.x, box.y, box.w, box.h); ctx.clip();
+    if (data.fitted[i]) band(ctx, p, i, range, X, Y, points);
     marks(ctx, p, i, range.marks, X, Y, box, half);
     curve(ctx, p, i, range, X, Y, width, points);
     witness(ctx, p, i, v, range, X, Y, box, half + 2);
@@ -289,14 +336,16 @@ function render({ model, el }) {
     return { range, X, Y, v };
   }
 
-  const facts = (i) => [`F ${priceText(data.forward[i], 6)}`, `ATM ${volText(vol(data, i, 0))}`,
-    Number.isFinite(data.inside[i]) ? `${Math.round(100 * data.inside[i])}% inside` : ""].filter(Boolean);
+  const facts = (i) => [`ATM ${errorText(vol(data, i, 0), volError(data, i, 0))}`, `F ${priceText(data.forward[i], 6)}`,
+    Number.isFinite(data.inside[i]) ? `${Math.round(100 * data.inside[i])}% inside` : "", movedText(data, i)].filter(Boolean);
 
   function small(ctx, p, cell) {
     const { i, x, y, w, h } = cell;
     const over = pointer && pointer[0] >= x && pointer[0] < x + w && pointer[1] >= y && pointer[1] < y + h;
-    ctx.strokeStyle = over ? p.muted : p.grid;
-    ctx.lineWidth = 1;
+    // Certified is the rule: what is not has a frame.
+    const wrong = data.fitted[i] && trouble(data, i);
+    ctx.strokeStyle = wrong ? (wrong === "arbitrage" ? p.bad : p.unsure) : over ? p.muted : p.grid;
+    ctx.lineWidth = wrong ? 1.8 : 1;
     ctx.strokeRect(x + 3.5, y + 3.5, w - 7, h - 7);
     const { v } = body(ctx, p, i, { x: x + 44, y: y + 46, w: w - 58, h: h - 70 }, false, w > 260 ? 2.4 : 1.8, 1.4, 56, [w / 62, h / 46], 10);
     ctx.font = `600 12px ${p.font}`;
@@ -340,7 +389,7 @@ function render({ model, el }) {
     ctx.textAlign = "center";
     ctx.font = `11px ${p.font}`;
     ctx.fillText("strike", box.x + box.w / 2, height - 28);
-    legend(ctx, p, box.x, height - 10);
+    legend(ctx, p, box.x, height - 10, width);
     if (pointer && pointer[1] > box.y && pointer[1] < box.y + box.h) cross(ctx, p, i, range, X, box, width, height);
   }
 
@@ -349,8 +398,9 @@ function render({ model, el }) {
     const dash = (x, y) => { ctx.moveTo(x - 6, y); ctx.lineTo(x + 6, y); };
     const triangle = (s) => (x, y) => { ctx.moveTo(x - 4, y); ctx.lineTo(x + 4, y); ctx.lineTo(x, y + 6 * s); ctx.closePath(); };
     return [[p.bid, "bid", dash], [p.ask, "ask", dash], [p.bid, "bid only", triangle(-1)], [p.ask, "ask only", triangle(1)],
-      [p.muted, "left out of the fit", (x, y) => { for (const s of [-1, 1]) { ctx.moveTo(x - 3, y - 3 * s); ctx.lineTo(x + 3, y + 3 * s); } }],
-      [p.curve, "SVI", dash], [p.curve, "SVI beyond the quotes", (x, y) => { ctx.setLineDash([3, 3]); dash(x, y); }]];
+      [p.muted, "left out", (x, y) => { for (const s of [-1, 1]) { ctx.moveTo(x - 3, y - 3 * s); ctx.lineTo(x + 3, y + 3 * s); } }],
+      [p.curve, "SVI", dash], [p.curve, "SVI beyond the quotes", (x, y) => { ctx.setLineDash([3, 3]); dash(x, y); }],
+      [p.band, "±2 standard errors", (x, y) => ctx.rect(x - 6, y - 3, 12, 6)], [p.muted, "the same, wider than quotes", (x, y) => ctx.rect(x - 6, y - 3, 12, 6)]];
   };
 
   function meaning(ctx, p, [style, text, draw], x, y) {
@@ -366,13 +416,17 @@ function render({ model, el }) {
     return 13 + ctx.measureText(text).width;
   }
 
-  function legend(ctx, p, x, y) {
-    for (const one of meanings(ctx, p)) x += meaning(ctx, p, one, x + 8, y) + 24;
+  function legend(ctx, p, x, y, width) {
+    for (const one of meanings(ctx, p)) {
+      // What there is no room for is left out whole.
+      if (x + 21 + ctx.measureText(one[1]).width > width) return;
+      x += meaning(ctx, p, one, x + 8, y) + 20;
+    }
   }
 
   // A spare cell of the grid explains the marks and the verdicts.
   function key(ctx, p, x, y, room) {
-    const verdicts = [["proved", false, "proved free of arbitrage"], ["violated", false, "arbitrage, worst at k*"],
+    const verdicts = [["proved", false, "proved free of arbitrage"], ["guarded", false, "free of it, but do not quote"], ["violated", false, "arbitrage, worst at k*"],
       ["violated", true, "the same, k* beyond the quotes"], ["undecided", false, "undecided"]];
     const list = meanings(ctx, p);
     const step = Math.min(18, room / (list.length + verdicts.length));
@@ -395,7 +449,9 @@ function render({ model, el }) {
     const sigma = vol(data, i, k);
     const [log, delta] = moneynessText(k, sigma, data.years[i]);
     const lines = [`strike ${priceText(data.strike[j], 6)}   ${delta}`, `bid ${volText(data.bid_vol[j], 2)}   ask ${volText(data.ask_vol[j], 2)}`,
-      `SVI ${volText(sigma, 2)}   ln K/F ${log}`];
+      `SVI ${errorText(sigma, volError(data, i, k), 2)}   ln K/F ${log}`];
+    const wrong = trouble(data, i);
+    if (wrong) lines.push(`${wrong}: do not quote on it`);
     if (data.excluded[j]) lines.push(`left out: ${data.header.reasons[data.reason[j]] ?? "not used"}`);
     ctx.strokeStyle = p.muted;
     ctx.lineWidth = 1;

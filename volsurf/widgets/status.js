@@ -1,5 +1,5 @@
 // One line that says whether what is on the screen can be believed. status.py is the other end.
-import { ageText, clockText, live } from "./live.js";
+import { ageText, clockText, errorText, live } from "./live.js";
 
 // A narrow line gives up the facts from the right, then the state's last words, but never the choice of underlying. The same
 // style lays out a narrow dashboard (dashboard.py names its parts): panels below one another, in a box that scrolls.
@@ -11,7 +11,8 @@ font-variant-numeric:tabular-nums;border-bottom:1px solid var(--vs-grid)}
 .vs-pick button[aria-pressed=true]{background:var(--vs-text);color:var(--vs-background)}
 .vs-pick button:focus-visible{outline:2px solid var(--vs-bid);outline-offset:-2px}
 .vs-state{flex:0 3 auto;display:flex;align-items:center;gap:7px;font-size:13px;font-weight:600;min-width:20px}
-.vs-state span+span{overflow:hidden;text-overflow:ellipsis}
+.vs-state span+span,.vs-alert{overflow:hidden;text-overflow:ellipsis}
+.vs-alert{flex:0 9 auto;min-width:14px;font-size:13px;font-weight:600;color:var(--vs-bad)}.vs-alert:empty{display:none}
 .vs-facts{flex:1 1 0;display:flex;flex-wrap:wrap;justify-content:flex-end;gap:20px;height:34px;overflow:hidden}
 .vs-fact{display:flex;flex-direction:column;align-items:flex-end;line-height:1.25}
 .vs-fact b{font-size:13px;font-weight:600}.vs-fact span{font-size:10px;color:var(--vs-muted)}
@@ -20,8 +21,8 @@ font-variant-numeric:tabular-nums;border-bottom:1px solid var(--vs-grid)}
 .volsurf-panels{flex-direction:column!important;overflow:hidden auto!important}
 .volsurf-panels>*{flex:0 0 auto!important;height:360px!important}.volsurf-panels>.volsurf-smiles{height:860px!important}}`;
 
-const FACTS = [["frames", "frames/s"], ["age", "frame age"], ["messages", "messages/s"], ["expiries", "expiries fitted"],
-  ["certified", "arbitrage-free"], ["work", "frame time"], ["clock", "UTC"]];
+const FACTS = [["atm", "30-day ATM vol"], ["certified", "arbitrage-free"], ["expiries", "expiries fitted"], ["age", "frame age"],
+  ["frames", "frames/s"], ["messages", "messages/s"], ["work", "frame time"], ["clock", "UTC"]];
 // Shapes, so that the state needs no colour: disc, ring, square.
 const LAMPS = { live: ["●", "good"], waiting: ["○", "unsure"], connecting: ["○", "unsure"], stale: ["■", "bad"], disconnected: ["■", "bad"],
   failed: ["■", "bad"] };
@@ -32,7 +33,7 @@ function render({ model, el }) {
     e.className = `vs-${name}`;
     return e;
   };
-  const [name, pick, state, facts] = ["name", "pick", "state", "facts"].map((n) => node(n));
+  const [name, pick, state, alert, facts] = ["name", "pick", "state", "alert", "facts"].map((n) => node(n));
   name.textContent = "volsurf";
   pick.setAttribute("role", "group");
   pick.setAttribute("aria-label", "underlying");
@@ -73,7 +74,7 @@ function render({ model, el }) {
 
   const panel = {
     name: "status",
-    nodes: [name, pick, state, facts],
+    nodes: [name, pick, state, alert, facts],
     style: STYLE,
     changes: { underlying: pressed },
     frame(decoded) { data = decoded; buttons(); },
@@ -86,7 +87,12 @@ function render({ model, el }) {
       put(values.frames, view.fps.toFixed(1));
       put(values.messages, Number.isFinite(h.messages_per_second) ? Math.round(h.messages_per_second).toLocaleString("en-US") : "–");
       put(values.expiries, `${h.fitted} / ${h.listed}`);
+      put(values.atm, errorText(h.atm ?? NaN, h.atm_error));
       put(values.certified, `${h.certified} / ${h.fitted}`);
+      values.certified.style.color = h.certified < h.fitted ? "var(--vs-bad)" : "";
+      // Certified is the rule. What is not, or was forced to be, comes with what to do about it.
+      put(alert, h.attention.length ? `▲ ${h.attention[0]}${h.attention.length > 1 ? ` and ${h.attention.length - 1} more` : ""}` : "");
+      alert.title = h.attention.join("\n");
       put(values.work, Number.isFinite(h.frame_ms) ? `${h.frame_ms.toFixed(1)} ms` : "–");
       put(values.clock, clockText(h.time_ms));
     },

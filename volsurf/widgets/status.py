@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from volsurf.diagnostics.trouble import attention
 from volsurf.widgets._esm import panel_module
 from volsurf.widgets._payload import encode, frame_facts
 from volsurf.widgets.live import LiveView, shown_underlying
 
 if TYPE_CHECKING:
     from volsurf.engine.frame import Frame
+    from volsurf.surface.surface import Surface
 
+_MONTH = 30 / 365
 _RATE_WINDOW_NS = 3_000_000_000
 
 
 class StatusPanel(LiveView):
-    """Feed state, frame rate and age, messages a second, expiries fitted and certified, and a choice of underlying.
+    """Feed state, what to look at, 30-day vol, expiries certified and fitted, frame rate and age, and a choice of underlying.
 
     StatusPanel(session)
     """
@@ -38,6 +43,7 @@ class StatusPanel(LiveView):
         surface = frame.surfaces.get(underlying)
         fits = [smile.fit for smile in surface.smiles if smile.fit is not None] if surface else []
         listed = len(frame.listed.get(underlying, ())) or (len(surface.smiles) if surface else 0)
+        atm, error = _month_vol(surface)
         facts = {
             "kind": "status",
             "feed": ", ".join(f"{status.name} {status.state}" for status in frame.health.values()),
@@ -45,6 +51,9 @@ class StatusPanel(LiveView):
             "listed": listed,
             "fitted": len(fits),
             "certified": sum(fit.is_certified for fit in fits),
+            "attention": attention(surface.smiles) if surface else [],
+            "atm": atm,
+            "atm_error": error,
             "frame_ms": frame.timings.get("total"),
             "problems": [problem.sentence[:120] for problem in frame.problems[:3]],
         }
@@ -62,3 +71,21 @@ class StatusPanel(LiveView):
             counts.popleft()
         (first_ns, first), (last_ns, last) = counts[0], counts[-1]
         return (last - first) / ((last_ns - first_ns) / 1e9) if last_ns > first_ns else None
+
+
+def _month_vol(surface: Surface | None) -> tuple[float | None, float | None]:
+    """Vol at the forward in thirty days and its standard error; None where that is not between two fitted expiries.
+
+    As `Surface.vol` has it, which would load the kernels that decide how the wings go on between expiries: at the forward total
+    variance is linear in time in any case.
+    """
+    fits = [(s.years, s.atm_vol, s.fit.atm_error) for s in surface.smiles if s.fit is not None] if surface else []
+    for (near, near_vol, near_error), (far, far_vol, far_error) in pairwise(fits):
+        if not near <= _MONTH <= far:
+            continue
+        share = (_MONTH - near) / (far - near)
+        parts = ((1.0 - share) * near * near_vol, share * far * far_vol)
+        vol = math.sqrt((parts[0] * near_vol + parts[1] * far_vol) / _MONTH)
+        error = math.hypot(parts[0] * near_error, parts[1] * far_error) / (vol * _MONTH)
+        return (vol if math.isfinite(vol) else None), (error if math.isfinite(error) else None)
+    return None, None

@@ -1,5 +1,5 @@
 // The 3-D vol surface: WebGL2 for the mesh, a 2-D canvas above it for every letter. surface.py is the other end.
-import { card, clockText, colour, dateText, daysText, fit, live, moneynessText, priceText, steadyRange, ticks, totalVariance, vol, volText } from "./live.js";
+import { card, clockText, colour, dateText, daysText, errorText, fit, live, moneynessText, priceText, steadyRange, ticks, totalVariance, trouble, vol, volError } from "./live.js";
 
 const COLUMNS = 49;
 const MAX_ROWS = 72;
@@ -312,9 +312,10 @@ function render({ model, el }) {
       const at = cam.project(X(u), frontY, 0);
       if (room(at, 25)) label(text, at, cam.project(X(u), 0, 0), 13);
     }
-    for (const r of listed) {
+    // Where there is not room for all, those with something wrong come first.
+    for (const [wrong, r] of listed.map((r) => [trouble(data, r.near.i), r]).sort((a, b) => !a[0] - !b[0])) {
       const at = cam.project(frontX, Y(r.root), 0);
-      if (room(at, 19)) label(daysText(r.t), at, cam.project(0, Y(r.root), 0), 13);
+      if (room(at, 19)) label(`${wrong && "▲ "}${daysText(r.t)}`, at, cam.project(0, Y(r.root), 0), 13, wrong ? p.bad : p.text);
     }
     const [a, b] = [[frontX, backY], [backX, frontY]];
     const post = cam.project(...a, 0)[0] < cam.project(...b, 0)[0] ? a : b;
@@ -391,8 +392,9 @@ function render({ model, el }) {
     ctx.strokeStyle = "#000";
     ctx.beginPath(); ctx.arc(at[0], at[1], 4.5, 0, 7); ctx.fill(); ctx.stroke();
     const [log, delta] = moneynessText(k, v, s.t);
-    card(ctx, p, at, width, height, [`${volText(v, 2)}   ${delta}`, `strike ${priceText(data.forward[s.i] * Math.exp(k))}`,
-      `${dateText(data.expiry_ms[s.i])} · ${daysText(s.t)}`, `ln K/F ${log}`]);
+    const wrong = trouble(data, s.i);
+    card(ctx, p, at, width, height, [`${errorText(v, volError(data, s.i, k), 2)}   ${delta}`, `strike ${priceText(data.forward[s.i] * Math.exp(k))}`,
+      `${dateText(data.expiry_ms[s.i])} · ${daysText(s.t)}`, `ln K/F ${log}`, ...(wrong ? [`${wrong}: do not quote on it`] : [])]);
   }
 
   let view = null;
