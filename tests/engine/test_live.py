@@ -160,7 +160,15 @@ def test_an_exchange_that_stops_sending_is_called_silent_and_recovers(
     engine: Engine, session: Session, exchange: Exchange
 ) -> None:
     with exchange.held():
-        until(lambda: session.frame.health["deribit"].state == "silent")
+        began = time.time_ns()
+
+        def is_silent_since() -> bool:
+            # Heard last about when it fell silent: not the tail of an earlier silence, after which it would be live again.
+            frame = session.frame
+            health = frame.health["deribit"]
+            return health.state == "silent" and frame.time_ns - health.silent_ns > began - 1_000_000_000
+
+        until(is_silent_since)
         held = session.frame.surfaces["BTC"]
         number = session.frame.number
         # Frames go on, and say so.
