@@ -111,14 +111,6 @@ class Scratch(NamedTuple):
 
 
 @helper()
-def new_problem(n: int) -> Problem:
-    return Problem(
-        np.empty(0), np.empty(n, np.int64), np.empty(n, np.int64), np.empty((n, 5)), np.empty((n, 5)), np.empty(n),
-        np.empty(n), np.empty(n),
-    )  # fmt: skip
-
-
-@helper()
 def new_scratch(n: int) -> Scratch:
     cuts = CUTS_PER_SLICE * n
     rows = cuts + 3 * n
