@@ -74,8 +74,8 @@ class SmileMethods:
     ) -> FloatArray:
         """Standard error of `vol` with the same arguments; at a delta, of the vol at the strike that moves with the curve.
 
-        It is that of the fit to quotes (`SVIFit.vol_error`), the slices on both sides of a time taken as independent. NaN where
-        a slice has no covariance; the tables (`nodes`, `tenors`) say why.
+        In vol, in the shape of the arguments. What the quotes leave open at the published curve (`SVIFit.vol_error`), the slices
+        on both sides of a time taken as independent. NaN where a slice has no covariance; `nodes` and `tenors` say why.
         """
         from volsurf.surface.uncertainty import delta_gradient, vol_error
 

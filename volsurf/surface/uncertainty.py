@@ -4,8 +4,8 @@ A vol depends on the five numbers of one slice, or of two where it lies between 
 quotes, so their errors are taken as independent. The vol of a delta moves with the curve for two reasons, the level at its strike
 and the strike itself; differences of vols (risk reversals, flies) are differentiated as such, because their errors go together.
 
-The covariances are those of the fits to quotes alone: enforcement of no-arbitrage and filtering in time can only narrow them, by
-how much is not known.
+The covariances are those of the objective in the quotes, taken at the published curve: what the constraints of no-arbitrage and
+the filter in time add to the quotes is not counted, and can only narrow them.
 """
 
 from __future__ import annotations
