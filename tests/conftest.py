@@ -28,6 +28,23 @@ def shared_path(*parts: str) -> Path:
     return path
 
 
+_PACED = (
+    "tests/browser",
+    "tests/dashboard",
+    "tests/notebooks",
+    "tests/test_cli.py",
+    "tests/engine/test_live.py",
+    "tests/engine/test_shared.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what has processes of its own and keeps real time: such a test must not share two cores with others."""
+    for item in items:
+        if any(item.path.is_relative_to(ROOT / place) for place in _PACED):
+            item.add_marker("paced")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of validation data; skips where it is absent."""

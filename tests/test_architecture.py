@@ -15,8 +15,8 @@ RINGS = [
     {"errors", "instruments", "quotes", "_arguments", "_jit"},
     {"iv", "svi"},
     {"surface", "diagnostics"},
-    {"engine.core", "engine.feeds", "engine.frame", "engine.codec", "engine.mirror", "engine.log", "engine.memory"},
-    {"engine", "feeds", "sim", "widgets", "dashboard", "cli", "__init__"},
+    {f"engine.{n}" for n in ("core", "feeds", "frame", "codec", "mirror", "log", "memory", "verdict")},
+    {"engine", "feeds", "sim", "capture", "replay", "widgets", "dashboard", "cli", "__init__"},
 ]
 IMPURE = {"asyncio", "socket", "websockets", "threading", "multiprocessing", "subprocess", "time", "logging", "random"}
 

@@ -8,13 +8,14 @@ import sys
 import volsurf as vs
 
 PUBLIC = """
-    Bump Certificate Chain ConfigError ESSVI Enforcement EngineError EventJump Explanation Feed FeedError Field
-    FitResult Frame Greeks ImpliedVolStatus InputError Instrument Kind NotReadyError Portfolio PortfolioValue
-    Position ProtocolError QuoteBatch QuoteBoard QuoteVols RawSVI Report RiskTable SSVI SVIFit Session
-    Settlement Smile StreamError Surface ThroughHistory ThroughMatrix ThroughState Universe Verdict VolsurfError
-    attach black_greeks black_price build_smiles check_butterfly check_calendar diagnose explain fit_essvi
-    fit_event fit_smiles fit_ssvi fit_surface fit_surfaces fit_svi implied_vol implied_vol_status live
-    quote_vols through_matrix
+    BookEvent BookState BookTable Bump Capture Certificate Chain ConfigError ConsolidatedQuotes ESSVI
+    Enforcement EngineError EventJump Explanation Feed FeedError Field FitResult Frame Greeks ImpliedVolStatus
+    InputError Instrument Kind NotReadyError OrderBook Portfolio PortfolioValue Position ProtocolError
+    QuoteBatch QuoteBoard QuoteVols RawSVI Recording Replay ReplayError Report RiskTable SSVI SVIFit Session Settlement
+    Smile StreamError Surface ThroughHistory ThroughMatrix ThroughState TradeEvent Universe Verdict
+    VolsurfError attach black_greeks black_price build_smiles capture check_butterfly check_calendar
+    consolidated_quotes diagnose explain fit_essvi fit_event fit_smiles fit_ssvi fit_surface fit_surfaces
+    fit_svi implied_vol implied_vol_status live open_capture quote_vols replay through_matrix
 """
 
 

@@ -55,11 +55,11 @@ def test_bytes_round_trip(batch: QuoteBatch) -> None:
 def test_binary_layout_is_as_documented() -> None:
     batch = QuoteBatch([7], Field.QUOTE | Field.MARK, bid=[0.25], mark=[0.5], feed=2, number=9, time_ns=11)
     data = batch.to_bytes()
-    assert struct.unpack_from("<4sHHIIQq", data) == (b"VSQB", 1, 14, 1, 2, 9, 11)
+    assert struct.unpack_from("<4sHHIIQq", data) == (b"VSQB", 2, 16, 1, 2, 9, 11)
     assert struct.unpack_from("<d", data, 32)[0] == 0.25
     assert struct.unpack_from("<d", data, 32 + 4 * 8)[0] == 0.5
-    assert struct.unpack_from("<iH", data, 32 + 12 * 8) == (7, 3)
-    assert len(data) == 32 + 12 * 8 + 6
+    assert struct.unpack_from("<iH", data, 32 + 14 * 8) == (7, 3)
+    assert len(data) == 32 + 14 * 8 + 6
 
 
 @given(batches(), st.integers(0, 40), st.binary(min_size=1, max_size=4))

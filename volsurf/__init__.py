@@ -24,6 +24,7 @@ _HOME = {
         "InputError",
         "NotReadyError",
         "ProtocolError",
+        "ReplayError",
         "StreamError",
         "VolsurfError",
     ),
@@ -40,6 +41,7 @@ _HOME = {
     "volsurf.surface.quote_vols": ("QuoteVols", "quote_vols"),
     "volsurf.surface.smile": ("Smile", "build_smiles", "fit_smiles"),
     "volsurf.surface.surface": ("Surface",),
+    "volsurf.surface.consolidated": ("ConsolidatedQuotes", "consolidated_quotes"),
     "volsurf.surface.chain": ("Chain", "fit_surface", "fit_surfaces"),
     "volsurf.surface.event": ("EventJump", "fit_event"),
     "volsurf.surface.positions": ("Portfolio", "Position"),
@@ -51,6 +53,12 @@ _HOME = {
     "volsurf.diagnostics.history": ("ThroughHistory",),
     "volsurf.diagnostics.explain": ("Explanation", "explain"),
     "volsurf.feeds.feed": ("Feed",),
+    "volsurf.feeds.book": ("BookState", "OrderBook"),
+    "volsurf.feeds.books": ("BookTable",),
+    "volsurf.feeds.protocol": ("BookEvent", "TradeEvent"),
+    "volsurf.capture.reader": ("Capture", "open_capture"),
+    "volsurf.capture.recording": ("Recording", "capture"),
+    "volsurf.replay.replay": ("Replay", "replay"),
     "volsurf.engine.frame": ("Frame",),
     "volsurf.engine.session": ("Session", "attach", "live"),
 }
@@ -73,6 +81,8 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from volsurf.capture.reader import Capture as Capture, open_capture as open_capture
+    from volsurf.capture.recording import Recording as Recording, capture as capture
     from volsurf.diagnostics.explain import Explanation as Explanation, explain as explain
     from volsurf.diagnostics.history import ThroughHistory as ThroughHistory
     from volsurf.diagnostics.quality import Report as Report, diagnose as diagnose
@@ -90,10 +100,14 @@ if TYPE_CHECKING:
         InputError as InputError,
         NotReadyError as NotReadyError,
         ProtocolError as ProtocolError,
+        ReplayError as ReplayError,
         StreamError as StreamError,
         VolsurfError as VolsurfError,
     )
+    from volsurf.feeds.book import BookState as BookState, OrderBook as OrderBook
+    from volsurf.feeds.books import BookTable as BookTable
     from volsurf.feeds.feed import Feed as Feed
+    from volsurf.feeds.protocol import BookEvent as BookEvent, TradeEvent as TradeEvent
     from volsurf.instruments import (
         Instrument as Instrument,
         Kind as Kind,
@@ -107,11 +121,16 @@ if TYPE_CHECKING:
         implied_vol_status as implied_vol_status,
     )
     from volsurf.quotes import Field as Field, QuoteBatch as QuoteBatch, QuoteBoard as QuoteBoard
+    from volsurf.replay.replay import Replay as Replay, replay as replay
     from volsurf.surface.bumps import Bump as Bump
     from volsurf.surface.chain import (
         Chain as Chain,
         fit_surface as fit_surface,
         fit_surfaces as fit_surfaces,
+    )
+    from volsurf.surface.consolidated import (
+        ConsolidatedQuotes as ConsolidatedQuotes,
+        consolidated_quotes as consolidated_quotes,
     )
     from volsurf.surface.event import EventJump as EventJump, fit_event as fit_event
     from volsurf.surface.portfolio import PortfolioValue as PortfolioValue

@@ -44,6 +44,7 @@ KERNEL_MODULES: dict[str, tuple[str, ...]] = {
         "volsurf.svi._surface_certificates",
         "volsurf.svi._batch",
     ),
+    "replay": ("volsurf.replay._newest",),
 }
 """The modules of each group of kernels. A group is compiled as a whole."""
 

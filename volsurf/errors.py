@@ -6,6 +6,7 @@
     ├── NotReadyError                      asked for something that does not exist yet: no frame, no such underlying
     ├── FeedError                          an exchange connection cannot go on by itself
     │   └── ProtocolError                  the venue refused a request or spoke something else than its protocol
+    ├── ReplayError                        a capture cannot be played back exactly as it was recorded
     ├── StreamError                        the engine's native stream sent bytes that do not decode or do not hash
     └── EngineError                        an engine process could not be started, reached or stopped
 
@@ -37,6 +38,10 @@ class FeedError(VolsurfError):
 
 class ProtocolError(FeedError):
     """The venue refused a request, or what answered is not the venue."""
+
+
+class ReplayError(VolsurfError):
+    """A capture cannot be played back exactly: something of it is missing, or what is made again is not what was recorded."""
 
 
 class StreamError(VolsurfError):

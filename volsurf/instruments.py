@@ -57,6 +57,10 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     underlying: str
     """Base currency, e.g. `"BTC"`, whatever the settlement."""
     settlement: Settlement = Settlement.INVERSE
+    quote_currency: str = "USD"
+    """Currency of the strike: `"USD"`, or the stablecoin that stands for it."""
+    is_discounted: bool = False
+    """Its linear premium is a present value: the venue discounts at the carry of the expiry, by index / forward."""
     expiry_ns: int = 0
     """Expiry in nanoseconds UTC; 0 where there is none (perpetual, index)."""
     strike: float = math.nan
@@ -308,10 +312,8 @@ class Universe:
 
 def _same_contract(one: Instrument, other: Instrument) -> bool:
     same_strike = one.strike == other.strike or (math.isnan(one.strike) and math.isnan(other.strike))
-    return same_strike and (one.kind, one.underlying, one.settlement, one.expiry_ns, one.is_call) == (
-        other.kind,
-        other.underlying,
-        other.settlement,
-        other.expiry_ns,
-        other.is_call,
-    )
+    return same_strike and _terms(one) == _terms(other)
+
+
+def _terms(one: Instrument) -> tuple[object, ...]:
+    return one.kind, one.underlying, one.settlement, one.quote_currency, one.expiry_ns, one.is_call

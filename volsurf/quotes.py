@@ -31,6 +31,8 @@ class Field(IntFlag):
     """forward"""
     INDEX = 16
     """index"""
+    DEPTH = 32
+    """bid_depth, ask_depth"""
 
 
 _GROUPS: tuple[tuple[Field, tuple[str, ...]], ...] = (
@@ -39,6 +41,7 @@ _GROUPS: tuple[tuple[Field, tuple[str, ...]], ...] = (
     (Field.LAST, ("last",)),
     (Field.FORWARD, ("forward",)),
     (Field.INDEX, ("index",)),
+    (Field.DEPTH, ("bid_depth", "ask_depth")),
 )
 
 VALUES = tuple(name for _, names in _GROUPS for name in names)
@@ -52,9 +55,17 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("instrument_id", "<i4"),
     ("fields", "<u2"),
 )
+_DATED = {Field.FORWARD: "forward_time_ns", Field.INDEX: "index_time_ns"}
+"""Groups of which a board keeps the venue's stamp apart: the row's own is that of whatever was said last."""
+_BOARD: tuple[tuple[str, str], ...] = (
+    *_COLUMNS[:-2],
+    *((name, "<i8") for name in _DATED.values()),
+    ("changed", "<u2"),
+    ("touched", "<u2"),
+)
 _HEADER = struct.Struct("<4sHHIIQq")
 _MAGIC = b"VSQB"
-_VERSION = 1
+_VERSION = 2
 _ROW_BYTES = sum(np.dtype(dtype).itemsize for _, dtype in _COLUMNS)
 
 
@@ -68,12 +79,13 @@ class QuoteBatch:
         bid_size, ask_size: in units of the underlying.
         last, mark: in the premium's unit. mark_vol: the venue's own vol, a decimal.
         forward, index: in the strike's currency.
+        bid_depth, ask_depth: size in the best levels of the order book, in units of the underlying, where books are followed.
         venue_time_ns, receive_time_ns: ns UTC, stamped by the venue and by us.
         sequence: the venue's own counter, 0 where there is none.
         feed: number of the feed that made the batch. number: its running count. time_ns: when it was made.
 
     Binary layout, little-endian. A 32-byte header: magic "VSQB", u16 version, u16 columns, u32 rows, u32 feed, u64 number,
-    i64 time_ns. Then each column whole, in this order: the nine float64 values of `VALUES`, `venue_time_ns`,
+    i64 time_ns. Then each column whole, in this order: the eleven float64 values of `VALUES`, `venue_time_ns`,
     `receive_time_ns`, `sequence` (int64), `instrument_id` (int32), `fields` (uint16). Every float64 and int64 column starts
     on a multiple of 8 bytes.
     """
@@ -89,6 +101,8 @@ class QuoteBatch:
     mark_vol: FloatArray
     forward: FloatArray
     index: FloatArray
+    bid_depth: FloatArray
+    ask_depth: FloatArray
     venue_time_ns: IntArray
     receive_time_ns: IntArray
     sequence: IntArray
@@ -160,7 +174,8 @@ class QuoteBoard:
 
     `changed` holds, per instrument, the `Field` groups whose values differ from those at the last `take_changed()`;
     `touched` those that were written since the last `drain()`, changed or not. NaN stands for "none yet" and, for a price,
-    "no such side".
+    "no such side". `forward_time_ns` and `index_time_ns` are the venue's stamps of the message that brought these, 0 where it
+    bore none; `venue_time_ns` is that of the last message about the instrument, whatever it said.
     """
 
     def __init__(self, universe: Universe) -> None:
@@ -206,6 +221,8 @@ class QuoteBoard:
                 column[target] = new
             self._data["changed"][target[differs]] |= np.uint16(group)
             self._data["touched"][target] |= np.uint16(group)
+            if group in _DATED:
+                self._data[_DATED[group]][target] = batch.venue_time_ns[rows][carried]
         self._data["venue_time_ns"][ids] = batch.venue_time_ns[rows]
         self._data["receive_time_ns"][ids] = batch.receive_time_ns[rows]
         self._data["sequence"][ids] = batch.sequence[rows]
@@ -228,10 +245,12 @@ class QuoteBoard:
         """Forget both sides of some instruments: after a disconnect a stale price must not pass for a live one."""
         index = np.atleast_1d(np.asarray(ids, np.int64))
         had = np.isfinite(self.bid[index]) | np.isfinite(self.ask[index])
-        for name in ("bid", "ask", "bid_size", "ask_size"):
+        deep = np.isfinite(self.bid_depth[index]) | np.isfinite(self.ask_depth[index])
+        for name in ("bid", "ask", "bid_size", "ask_size", "bid_depth", "ask_depth"):
             self._data[name][index] = np.nan
-        self._data["changed"][index[had]] |= np.uint16(Field.QUOTE)
-        self._data["touched"][index[had]] |= np.uint16(Field.QUOTE)
+        for mask in ("changed", "touched"):
+            self._data[mask][index[had]] |= np.uint16(Field.QUOTE)
+            self._data[mask][index[deep]] |= np.uint16(Field.DEPTH)
 
     @property
     def dirty(self) -> BoolArray:
@@ -256,9 +275,13 @@ class QuoteBoard:
     mark_vol: FloatArray
     forward: FloatArray
     index: FloatArray
+    bid_depth: FloatArray
+    ask_depth: FloatArray
     venue_time_ns: IntArray
     receive_time_ns: IntArray
     sequence: IntArray
+    forward_time_ns: IntArray
+    index_time_ns: IntArray
     changed: npt.NDArray[np.uint16]
     touched: npt.NDArray[np.uint16]
 
@@ -266,7 +289,7 @@ class QuoteBoard:
         if rows <= self._capacity:
             return
         capacity = max(rows, 2 * self._capacity)
-        for name, dtype in (*_COLUMNS[:-2], ("changed", "<u2"), ("touched", "<u2")):
+        for name, dtype in _BOARD:
             new = np.full(capacity, np.nan if dtype == "<f8" else 0, dtype)
             if self._capacity:
                 new[: self._capacity] = self._data[name]

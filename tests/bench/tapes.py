@@ -39,8 +39,10 @@ class ShockedMarket(Market):
 
     vol_factor: float = 1.0
 
-    def truth_vol(self, underlying: str, expiry_ns: npt.ArrayLike, strike: npt.ArrayLike) -> FloatArray:
-        return self.vol_factor * super().truth_vol(underlying, expiry_ns, strike)
+    def truth_vol(
+        self, underlying: str, expiry_ns: npt.ArrayLike, strike: npt.ArrayLike, currency: str = "USD"
+    ) -> FloatArray:
+        return self.vol_factor * super().truth_vol(underlying, expiry_ns, strike, currency)
 
     def jump(self, factor: float) -> None:
         """Every spot moves by a factor."""

@@ -14,7 +14,7 @@ from volsurf.engine.stream import PATH, StreamServer
 
 class MarketEngine:
     """Serves a frame every `every` seconds on a free loopback port until closed; `paused` stops the frames, not the server, and
-    `silent_ns` is how long the venue is said to have been silent."""
+    `silent_ns` is how long the venue is said to have been silent. `feeds` is 1 or 4: how many it shows."""
 
     def __init__(
         self, underlyings: tuple[str, ...] = ("BTC", "ETH"), every: float = 0.1, *, paused: bool = False, port: int = 0
@@ -23,6 +23,7 @@ class MarketEngine:
         self.silent_ns = 40_000_000
         self.number = 0
         self.underlyings = underlyings
+        self.feeds = 1
         self._every = every
         self._stop = threading.Event()
         listener = socket.create_server(("127.0.0.1", port))
@@ -62,6 +63,8 @@ class MarketEngine:
         while not self._stop.is_set():
             if not self.paused:
                 self.number += 1
-                self.server.publish(market.frame(self.number, self.underlyings, silent_ns=self.silent_ns))
+                feeds = market.four_feeds(self.number) if self.feeds == 4 else None
+                frame = market.frame(self.number, self.underlyings, silent_ns=self.silent_ns, feeds=feeds)
+                self.server.publish(frame)
             due = max(due + self._every, time.monotonic())
             self._stop.wait(due - time.monotonic())

@@ -45,7 +45,7 @@ def test_it_draws_at_the_engines_pace_and_leaves_no_kernel(dashboard: DashboardP
     assert page.colours("surface") > 500
     assert page.colours("smiles") > 500
     before = page.page.locator(".vs-smiles").screenshot()
-    rate = page.rate(10.0)
+    rate = page.rate(5.0)
     assert rate >= 8.0
     assert page.page.locator(".vs-smiles").screenshot() != before
     assert page.told("surface")["state"] == "live"
@@ -172,6 +172,59 @@ def test_a_silent_venue_is_told_apart_from_a_silent_engine(
     finally:
         engine.silent_ns = 40_000_000
     page.page.wait_for_selector(".vs-smiles:not(.vs-old)", timeout=8000)
+
+
+def feed_lines(page: Visit) -> list[str]:
+    return [" | ".join(row.locator("td").all_inner_texts()) for row in page.page.locator(".vs-feeds tr").all()[1:]]
+
+
+def box(page: Visit, selector: str) -> dict[str, float]:
+    found = page.page.locator(selector).bounding_box()
+    assert found is not None
+    return dict(found)
+
+
+def test_each_feed_has_a_line_and_a_narrow_page_keeps_its_name_state_delay_and_age(
+    dashboard: DashboardProcess, engine: MarketEngine, visit: Open
+) -> None:
+    page = visit(dashboard.url)
+    page.wait_drawn()
+    page.page.wait_for_selector(".vs-feeds td:has-text('12,340')", timeout=10_000)
+    (line,) = feed_lines(page)
+    assert line == "● deribit | 12,340 | 5.2 ms · 18 ms | +3.4 ms | 92 ms · 640 ms | 0 | 0 | 0 | ready"
+    one = box(page, ".vs-status")["height"]
+    assert one < 95
+    page.keep("dashboard_one_feed")
+    engine.feeds = 4
+    try:
+        page.page.wait_for_selector(".vs-feeds tr:nth-child(5)", timeout=5_000)
+        page.page.wait_for_selector(".vs-status:has-text('3 of 4 venues')")
+        deribit, okx, bybit, binance = feed_lines(page)
+        assert deribit.startswith("● deribit | 12,340 | ")
+        assert okx.endswith("| −35 ms · 61 ms | −41 ms | 92 ms · 640 ms | 12 / 11 | 1 | 3 | ready")
+        assert bybit.startswith("■ bybit | ")
+        assert bybit.endswith("| 7.5 s · 13 s | +7.3 s | 92 ms · 5.4 s | 0 | 0 | 0 | late · left out of BTC, ETH")
+        assert binance.endswith("| ready · index BTCUSDT silent for 14 s, limit 10 s")
+        # Panels below give way, nothing lies over anything, and no line is cut off.
+        status, surface = box(page, ".vs-status"), box(page, ".vs-surface")
+        assert one + 50 < status["height"] < 180
+        assert surface["y"] >= status["y"] + status["height"] - 1
+        last = box(page, ".vs-feeds tr:last-child")
+        assert last["y"] + last["height"] <= status["y"] + status["height"] + 1
+        # A feed that is new has no rate before there is one.
+        page.page.wait_for_selector(".vs-feeds td:has-text('4,100')", timeout=10_000)
+        page.keep("dashboard_four_feeds")
+
+        page.page.set_viewport_size({"width": 520, "height": 1000})
+        page.page.wait_for_selector(".vs-feeds .vs-fine", state="hidden")
+        shown = [th.inner_text() for th in page.page.locator(".vs-feeds th").all() if th.is_visible()]
+        assert shown == ["venue", "delay · 95 %", "quotes' age · 95 %", "state"]
+        table, host = box(page, ".vs-feeds"), box(page, ".vs-status")
+        assert table["width"] <= host["width"] + 1
+        page.keep("dashboard_four_feeds_narrow")
+        page.check()
+    finally:
+        engine.feeds = 1
 
 
 HIDE = """hidden => {

@@ -1,4 +1,4 @@
-"""A simulated Deribit in a thread of the test process, which a test can hold still."""
+"""A simulated venue in a thread of the test process, which a test can hold still."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 
 import psutil
 
-from volsurf.sim.deribit import SimulatedDeribit
 from volsurf.sim.market import Market
+from volsurf.sim.venues import make_server
 
 
 class Exchange:
     """Serves until `close`."""
 
-    def __init__(self, underlyings: tuple[str, ...] = ("BTC",)) -> None:
+    def __init__(self, underlyings: tuple[str, ...] = ("BTC",), venue: str = "deribit") -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="exchange", daemon=True)
         self._thread.start()
-        self.server = SimulatedDeribit(Market(7, underlyings, start_ns=time.time_ns()))
+        self.server = make_server(venue, Market(7, underlyings, start_ns=time.time_ns()))
         self._call(self.server.__aenter__())
         self.url = self.server.url
 

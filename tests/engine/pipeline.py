@@ -39,13 +39,13 @@ class _Recorder:
         self.universe = feed.universe
         self.events: list[Event] = []
 
-    def collect(self) -> tuple[QuoteBatch | None, list[Event]]:
-        batch, events = self._feed.collect()
+    def collect(self, now: int) -> tuple[QuoteBatch | None, list[Event]]:
+        batch, events = self._feed.collect(now)
         self.events += events
         return batch, events
 
-    def snapshot(self) -> QuoteBatch:
-        return self._feed.snapshot()
+    def snapshot(self, now: int) -> QuoteBatch:
+        return self._feed.snapshot(now)
 
 
 class Pipeline:
@@ -137,7 +137,7 @@ class Pipeline:
             self.venue.timer(self.now)
             for request in self.venue.data_to_send():
                 self._session.receive(request, self.now)
-        self.outbox.gather()
+        self.outbox.gather(self.now)
         for entry in (*self.outbox.take(self.now / SECOND, self.now), Tick(self.now)):
             self.log.append(entry)
             if isinstance(entry, Tick):

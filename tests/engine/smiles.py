@@ -9,11 +9,18 @@ import numpy as np
 
 from volsurf.engine.codec import FeedStatus, Problem
 from volsurf.engine.frame import BlockCache, Frame
+from volsurf.engine.log import ChannelLiveness, Liveness
 from volsurf.surface.slices import SliceFit, Smile
 from volsurf.surface.surface import Surface
 
 START_NS = 1_795_593_600_000_000_000
 DAY_NS = 86_400_000_000_000
+LIVENESS = Liveness(
+    skew_ns=-2_500_000, lag_median_ms=12.5, lag_p95_ms=40.0, quote_age_median_ms=150.0, quote_age_p95_ms=900.0,
+    channels=(ChannelLiveness("quotes", 20.0, 30_000.0, 12.5, 40.0, True), ChannelLiveness("index btc_usd", 1_000.0)),
+    gaps=2, resyncs=1, takeovers=1, crossed=3,
+)  # fmt: skip
+"""A number of each kind, in every field."""
 
 
 @functools.cache
@@ -70,6 +77,7 @@ class FrameMaker:
         status = FeedStatus(
             name="venue", state="ready", is_live=True, silent_ns=self.number, connections=1, connected=1,
             messages=100 * self.number, malformed=0, reconnects=0, heartbeats_missed=0, late_batches=0, sentence="all well",
+            left_out=("ETH",), liveness=LIVENESS,
         )  # fmt: skip
         return Frame(
             self.number, START_NS + 10**8 * self.number, surfaces, {"venue": status}, {"venue": self.number},

@@ -79,14 +79,14 @@ class FakeFeed:
         self.board = QuoteBoard(self.universe)
         self.next: tuple[QuoteBatch | None, list[Event]] = (None, [])
 
-    def collect(self) -> tuple[QuoteBatch | None, list[Event]]:
+    def collect(self, now: int) -> tuple[QuoteBatch | None, list[Event]]:
         taken, self.next = self.next, (None, [])
         if taken[0] is not None:
             self.board.apply(taken[0])
         return taken
 
-    def snapshot(self) -> QuoteBatch:
-        return self.board.drain(number=99)
+    def snapshot(self, now: int) -> QuoteBatch:
+        return self.board.drain(number=99, time_ns=now)
 
 
 def outbox(state: list[FeedState] | None = None) -> tuple[FakeFeed, Outbox]:
@@ -99,7 +99,7 @@ def test_what_the_core_has_not_read_is_conflated_to_one_row_an_instrument() -> N
     feed, box = outbox()
     for number, ids, bid in ((1, [0, 1], 1.0), (2, [1, 2], 2.0), (3, [1], 3.0)):
         feed.next = (QuoteBatch(ids, int(Field.QUOTE), number=number, bid=bid, receive_time_ns=number), [])
-        box.gather()
+        box.gather(1)
     (batch, health) = box.take(0.0, 7)
     assert isinstance(batch, QuoteBatch)
     assert isinstance(health, FeedHealth)
@@ -113,16 +113,16 @@ def test_a_batch_that_is_read_at_once_passes_through_untouched() -> None:
     feed, box = outbox()
     batch = some_batch(3, 5)
     feed.next = (batch, [])
-    box.gather()
+    box.gather(1)
     assert box.take(0.0, 1)[0] is batch
 
 
 def test_listings_are_held_back_as_ids_and_their_order_is_kept() -> None:
     feed, box = outbox()
     feed.next = (some_batch(2, 1), [InstrumentEvent(added=(0, 1, 2)), InstrumentEvent(retired=(1,))])
-    box.gather()
+    box.gather(1)
     feed.next = (None, [InstrumentEvent(retired=(0,)), InstrumentEvent(added=(0,))])
-    box.gather()
+    box.gather(1)
     added, batch, retired, _ = box.take(0.0, 1)
     assert isinstance(added, InstrumentsAdded)
     assert added.ids == (2, 0)
@@ -133,7 +133,7 @@ def test_listings_are_held_back_as_ids_and_their_order_is_kept() -> None:
 def test_a_new_reader_is_told_everything() -> None:
     feed, box = outbox()
     feed.next = (some_batch(3, 1), [InstrumentEvent(added=(0, 1, 2, 3))])
-    box.gather()
+    box.gather(1)
     box.take(0.0, 1)
     feed.universe.retire([3])
     box.begin()
@@ -162,7 +162,7 @@ def test_health_is_told_when_due_and_at_once_when_the_state_changes() -> None:
             HealthEvent(Health.HEARTBEAT_ANSWERED, 2),
         ],
     )
-    box.gather()
+    box.gather(1)
     assert box.heartbeats_missed == 1
     assert box.detail == "disconnected: closed with code 1008 test_request was not answered"
 
@@ -173,10 +173,10 @@ def test_what_the_venue_refused_is_remembered_until_it_is_asked_again() -> None:
         None,
         [HealthEvent(Health.REFUSED, 1, "no options of XRP"), HealthEvent(Health.READY, 2, "2 channels")],
     )
-    box.gather()
+    box.gather(1)
     assert (box.refused, box.detail) == ("no options of XRP", "ready: 2 channels")
     feed.next = (None, [HealthEvent(Health.CONNECTED, 3)])
-    box.gather()
+    box.gather(1)
     assert box.refused == ""
 
 

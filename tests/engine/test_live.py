@@ -116,7 +116,7 @@ def test_a_link_that_breaks_is_made_anew_between_living_processes(
     # The core is handed a link that brings nonsense: it closes the feed's end and then that one.
     ours, theirs = open_link()
     ours.sendall(frame_entry(b"nonsense"))
-    engine._core.channel.send_sockets({"op": "link", "feed": 0}, [theirs])
+    engine._core.channel.send_sockets({"op": "link", "feed": 0, "link": 0}, [theirs])
     until(lambda: "the link of the feed deribit process to the core broke" in caplog.text)
     ours.close()
     until(lambda: session.frame.health["deribit"].is_live and session.frame.number > before.number + 5)
@@ -331,10 +331,14 @@ def test_an_underlying_the_venue_does_not_list_ends_the_engine_with_what_there_i
 
 
 def test_wrong_arguments_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="no venue 'mtgox'; there are: deribit"):
+    with pytest.raises(InputError, match="no venue 'mtgox'; there are deribit"):
         Engine("mtgox")
     with pytest.raises(InputError, match="underlyings"):
         Engine("deribit", [])
+    with pytest.raises(InputError, match="one address for deribit, okx: give each its own"):
+        Engine(["deribit", "okx"], ["BTC"], url="ws://127.0.0.1:1")
+    with pytest.raises(InputError, match="an address of 'bybit', which is not followed"):
+        Engine(["deribit", "okx"], ["BTC"], url={"bybit": "ws://127.0.0.1:1"})
     with pytest.raises(InputError, match="shards"):
         Engine("deribit", ["BTC"], shards=0)
     with pytest.raises(InputError, match="frame_seconds"):

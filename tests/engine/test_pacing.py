@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from tests.engine.smiles import FrameMaker
 from volsurf.engine.figures import Figures
+from volsurf.engine.frame import Frame
 from volsurf.engine.log import FeedHealth, FeedState
-from volsurf.engine.pacing import FrameClock, StepDetector, Tally, steady_ns
+from volsurf.engine.pacing import FrameClock, Readiness, StepDetector, Tally, steady_ns
 
 SECOND = 1_000_000_000
 
@@ -55,6 +57,41 @@ def test_a_clock_that_is_set_is_noticed_once_and_drift_is_not() -> None:
 
 def test_the_steady_clock_goes_forward() -> None:
     assert steady_ns() <= steady_ns()
+
+
+def of_feeds(*states: str, surfaces: bool = True) -> Frame:
+    """A frame with one feed for each state."""
+    frame = FrameMaker().make({"BTC": (0, {1: 0})} if surfaces else {})
+    status = frame.health.pop("venue")
+    for number, state in enumerate(states):
+        name = f"venue {number}"
+        frame.health[name] = structs.replace(status, name=name, state=state, is_live=state == "ready")
+    return frame
+
+
+def test_an_engine_is_ready_with_a_surface_and_every_feed_live_or_given_up() -> None:
+    assert Readiness(1, 10.0).look(of_feeds("ready"), 0.0)
+    assert Readiness(3, 10.0).look(of_feeds("ready", "failed", "ready"), 0.0)
+    assert not Readiness(1, 10.0).look(of_feeds("ready", surfaces=False), 0.0)
+    assert not Readiness(2, 10.0).look(of_feeds("ready", "subscribing"), 0.0)
+    assert not Readiness(2, 10.0).look(of_feeds("ready"), 0.0), "the second has not said a word yet"
+
+
+def test_a_feed_that_is_not_whole_holds_an_engine_up_for_a_while_once_another_has_a_surface() -> None:
+    readiness = Readiness(2, 10.0)
+    frame = of_feeds("ready", "connecting")
+    assert not readiness.look(of_feeds("ready", "connecting", surfaces=False), 5.0)
+    assert not readiness.look(frame, 100.0)
+    assert not readiness.look(frame, 109.9)
+    assert not readiness.look(of_feeds("silent", "connecting"), 110.5), "nobody is live"
+    assert not readiness.look(frame, 111.0)
+    assert readiness.look(frame, 121.0)
+
+
+@pytest.mark.parametrize("states", [("connecting",), ("failed", "connecting"), ("silent", "failed")])
+def test_without_a_live_feed_an_engine_is_never_ready(states: tuple[str, ...]) -> None:
+    readiness = Readiness(len(states), 10.0)
+    assert not any(readiness.look(of_feeds(*states), 50.0 * i) for i in range(5))
 
 
 def health(messages: int, missed: int = 0) -> FeedHealth:

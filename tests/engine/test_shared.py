@@ -14,6 +14,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.engine.exchange import Exchange, gone, until
 from volsurf._jit import ensure_compiled
+from volsurf.capture.reader import open_capture
+from volsurf.capture.verify import verify
 from volsurf.engine import rendezvous, shared
 from volsurf.engine.rendezvous import EngineRecord
 from volsurf.engine.session import live
@@ -117,8 +119,9 @@ print(json.dumps({"pid": rendezvous.find("default").pid, "slices": len(frame.sur
 """
 
 
-def test_the_life_of_a_shared_engine(exchange: Exchange) -> None:
-    session = live("deribit", ["BTC"], url=exchange.url, idle_seconds=1.0)
+def test_the_life_of_a_shared_engine(exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    session = live("deribit", ["BTC"], url=exchange.url, idle_seconds=1.0, capture="captures")
     record = rendezvous.find("default")
     assert record is not None
     session.wait(60)
@@ -147,6 +150,14 @@ def test_the_life_of_a_shared_engine(exchange: Exchange) -> None:
         live("deribit", ["BTC"], url=exchange.url, enforce=False)
     with pytest.raises(EngineError, match="smoothing_seconds=the default"):
         live("deribit", ["BTC"], url=exchange.url, smoothing_seconds=2.0)
+    # What it hears and makes is recorded where the kernel asked for it, whatever directory that is in by now.
+    monkeypatch.chdir("/")
+    assert session.capture_path == tmp_path / "captures"
+    assert live("deribit", ["BTC"], url=exchange.url, capture=tmp_path / "captures") is session
+    with pytest.raises(EngineError, match=r"engine 'default' records in '.*captures': give this one another name="):
+        live("deribit", ["BTC"], url=exchange.url, capture=tmp_path / "others")
+    with pytest.raises(ConfigError, match="there are segment_mb"):
+        live("deribit", ["BTC"], url=exchange.url, capture=tmp_path / "captures", capture_options={"colour": "red"})
     assert exchange.connections == 1
     # When its last client has left, so does it, and takes everything along.
     session.stop()
@@ -154,14 +165,23 @@ def test_the_life_of_a_shared_engine(exchange: Exchange) -> None:
         _ = session.wait(1)
     until(lambda: gone([record.pid, *children]), 20)
     assert rendezvous.find("default") is None
+    assert session.capture_path is None
+    recorded = open_capture(tmp_path / "captures")
+    assert set(recorded.streams) == {"core", "feed-0-deribit"}
+    assert recorded.lost == ()
+    assert verify(recorded).ok
 
 
-def test_a_shared_engine_that_is_killed_takes_its_processes_along_and_is_started_anew(exchange: Exchange) -> None:
+def test_a_shared_engine_that_is_killed_takes_its_processes_along_and_is_started_anew(
+    exchange: Exchange, tmp_path: Path
+) -> None:
     session = live("deribit", ["BTC"], url=exchange.url, name="desk")
     record = rendezvous.find("desk")
     assert record is not None
     session.wait(60)
     children = [child.pid for child in psutil.Process(record.pid).children(recursive=True)]
+    with pytest.raises(EngineError, match="engine 'desk' records nothing: give this one another name="):
+        live("deribit", ["BTC"], url=exchange.url, name="desk", capture=tmp_path)
     os.kill(record.pid, signal.SIGKILL)
     until(lambda: gone([record.pid, *children]), 10)
     until(lambda: "engine 'desk' has ended" in session.status)

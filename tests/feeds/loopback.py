@@ -13,7 +13,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from tests.feeds.deribit_frames import Row, standard_listings
-from volsurf.feeds.connection import Backoff, Handle
+from volsurf.feeds._backoff import Backoff
+from volsurf.feeds.connection import Handle
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 TIMEOUT = 20.0

@@ -24,7 +24,8 @@ from websockets.http11 import Request, Response
 from tests.feeds.deribit_frames import BTC_OPTIONS, TEST_REQUEST, future_row, option_row, ticker
 from tests.feeds.loopback import TIMEOUT, FastWorld, Peer, RecordingBackoff, eventually, tcp_server, websocket_server
 from volsurf.errors import ConfigError
-from volsurf.feeds.connection import Backoff, Connection
+from volsurf.feeds._backoff import Backoff
+from volsurf.feeds.connection import Connection
 from volsurf.feeds.deribit import Deribit
 from volsurf.feeds.protocol import Event, Health, HealthEvent
 

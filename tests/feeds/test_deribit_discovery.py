@@ -11,6 +11,7 @@ from tests.feeds.deribit_frames import (
     BTC_OPTIONS,
     SECOND,
     START,
+    TEST_REQUEST,
     Row,
     Server,
     future_row,
@@ -85,12 +86,12 @@ def test_trades_and_books_are_not_subscribed_unless_wanted() -> None:
     assert not [channel for channel in channels if channel.startswith(("trades.", "book.", "markprice."))]
 
 
-def test_500_channels_a_message_and_ten_messages_at_once() -> None:
-    """Credits: 3000 of 30000 each, 10000 a second: ten at once, then one every 0.3 s."""
+def test_500_channels_a_message_within_the_credits() -> None:
+    """Credits: 3000 of 30000 each, 10000 a second: ten at once, then one every 0.3 s; not quite all are used."""
     server = Server(Deribit(["BTC"]), large_chain(3400)).connect()
     sizes = [len(r["params"]["channels"]) for r in server.asked if r["method"] == "public/subscribe"]
     assert max(sizes) == 500
-    assert sizes == [500] * 10
+    assert sizes == [500] * 8
     assert not server.venue.is_ready
     times = []
     while not server.venue.is_ready:
@@ -100,9 +101,9 @@ def test_500_channels_a_message_and_ten_messages_at_once() -> None:
         server.venue.timer(server.now)
         times += [server.now - START for _ in server.collect()]
         server.serve()
-    assert len(times) == 4
+    assert len(times) == 6
     gaps = [later - earlier for earlier, later in zip([0, *times], times, strict=False)]
-    assert all(0.29 * SECOND < gap < 0.31 * SECOND for gap in gaps), gaps
+    assert all(0.32 * SECOND < gap < 0.34 * SECOND for gap in gaps), gaps
     assert sum(len(r["params"]["channels"]) for r in server.asked if r["method"] == "public/subscribe") == 6807
 
 
@@ -117,14 +118,14 @@ def test_shards_share_the_instruments_and_the_rate() -> None:
     assert min(map(len, followed)) > 300
     assert all(server.venue.universe.find("deribit", "btc_usd") is not None for server in servers)
     assert all(server.venue.is_ready for server in servers)
-    # A third of ten at once is three.
+    # Eight of the ten that the venue admits at once, in three parts.
     burst = [
         sum(
             r["method"] == "public/subscribe"
             for r in Server(Deribit(["BTC"], shard=(0, 3)), large_chain(6000)).connect().asked
         )
     ]
-    assert burst == [3]
+    assert burst == [2]
 
 
 def test_instruments_are_what_their_listing_says() -> None:
@@ -377,17 +378,16 @@ def test_an_announced_listing_that_never_comes_is_given_up_by_name() -> None:
     assert new in refused.detail
 
 
-def test_ids_of_requests_never_repeat_so_that_old_answers_are_not_taken() -> None:
-    server = Server(Deribit(["BTC"]))
-    server.venue.connected(START)
-    old = server.collect()
-    server.venue.disconnected(START, "closed")
-    server.venue.connected(START)
-    new = server.collect()
-    assert not {r["id"] for r in old} & {r["id"] for r in new}
-    server.answer(old[1])
-    assert server.venue.counters["replies_unclaimed"] == 1
-    assert len(server.venue.universe) == 0
+def test_ids_of_requests_never_repeat_on_a_socket_and_begin_again_with_the_next() -> None:
+    """A replay that begins after the first socket must find the ids that the capture answers."""
+    server = Server(Deribit(["BTC"])).connect()
+    server.say(TEST_REQUEST)
+    server.wait(30)
+    ids = [request["id"] for request in server.asked]
+    assert ids == sorted(set(ids))
+    server.venue.disconnected(server.now, "closed")
+    server.venue.connected(server.now)
+    assert [request["id"] for request in server.collect()] == ids[:3]
 
 
 def test_requests_are_json_rpc() -> None:

@@ -19,6 +19,7 @@ from tests.feeds.deribit_frames import (
     state_change,
     ticker,
 )
+from volsurf.feeds.book import Applied, BookState, OrderBook
 from volsurf.feeds.deribit import Deribit
 from volsurf.feeds.protocol import BookEvent, Health, InstrumentEvent
 from volsurf.instruments import Kind
@@ -52,6 +53,7 @@ def test_expiry_by_time_waits_for_both_clocks() -> None:
     unsubscribed = [c for r in server.asked if r["method"] == "public/unsubscribe" for c in r["params"]["channels"]]
     assert unsubscribed == [f"ticker.{name}.100ms"]
     server.say(ticker(name))
+    server.venue.take_quotes(server.now)
     assert server.venue.counters["ticker_unknown"] == 1
 
 
@@ -118,9 +120,12 @@ def test_a_lock_holds_for_what_lists_while_it_lasts() -> None:
 
 def test_a_new_socket_forgets_the_lock() -> None:
     server = ready()
+    assert not server.venue.suspended
     server.say(notification("platform_state", {"maintenance": True}))
+    assert server.venue.suspended == "the platform is in maintenance"
     server.venue.disconnected(server.now, "closed")
     server.connect()
+    assert not server.venue.suspended
     server.venue.take_quotes(server.now)
     server.say(ticker(BTC_OPTIONS[0]))
     batch = server.venue.take_quotes(server.now)
@@ -275,14 +280,64 @@ def test_a_book_gap_is_mended_by_a_fresh_snapshot() -> None:
         data = {"type": kind, "timestamp": 1, "instrument_name": name, "change_id": number, "bids": [], "asks": []}
         return notification(channel, data | ({} if previous is None else {"prev_change_id": previous}))
 
-    server.say(book("snapshot", 10), book("change", 12, 11), book("change", 13, 12))
-    server.wait(0.2)
+    server.say(book("snapshot", 10))
+    kept = OrderBook()
+    for event in server.events():
+        if isinstance(event, BookEvent):
+            kept.apply(event)
+    assert kept.state is BookState.EMPTY
+    gap_at, asked = server.now, len(server.asked)
+    server.say(book("change", 12, 11), book("change", 13, 12))
+    lost = [event for event in server.events() if isinstance(event, BookEvent)]
+    assert [kept.apply(event) for event in lost] == [Applied.GAP]
+    assert kept.state is BookState.WAITING
+    while len(server.asked) < asked + 2:
+        server.wait(0.01, step=0.01)
+        assert server.now - gap_at < SECOND // 4, "asked for a new snapshot well within a second"
     later = [(r["method"], r["params"]["channels"]) for r in server.asked[-2:]]
     assert later == [("public/unsubscribe", [channel]), ("public/subscribe", [channel])]
     server.say(book("change", 14, 13), book("snapshot", 20), book("change", 21, 20))
-    books = [event.sequence for event in server.events() if isinstance(event, BookEvent)]
-    assert books == [10, 20, 21]
+    books = [event for event in server.events() if isinstance(event, BookEvent)]
+    assert [event.sequence for event in books] == [20, 21]
+    assert [kept.apply(event) for event in books] == [Applied.CHANGED, Applied.UNCHANGED]
     assert server.venue.refused_channels == frozenset()
+
+
+def test_gaps_without_end_never_ask_for_more_than_the_credits_admit() -> None:
+    server = ready(books=True)
+    began, asked = server.now, len(server.asked)
+    for number in range(1, 400):
+        for name in BTC_OPTIONS:
+            data = {"timestamp": 1, "instrument_name": name, "bids": [], "asks": [], "change_id": 10 * number}
+            channel = f"book.{name}.100ms"
+            server.say(notification(channel, data | {"type": "snapshot"}))
+            server.say(
+                notification(channel, data | {"type": "change", "change_id": 10 * number + 2, "prev_change_id": 1})
+            )
+        server.wait(0.02, step=0.02)
+    requests = [r for r in server.asked[asked:] if "subscribe" in r["method"]]
+    seconds = (server.now - began) / SECOND
+    assert 10 < len(requests) <= 10 + seconds / 0.3
+    # What waits is one message of each kind, not a line of them: the newest gap is asked for within a second.
+    waiting = server.venue._link.requests.outstanding("public/subscribe")
+    assert waiting <= 1
+    server.wait(1.0)
+    assert server.venue._link.requests.outstanding("public/subscribe") == 0
+
+
+def test_a_book_that_cannot_be_right_is_asked_for_again_where_books_are_followed() -> None:
+    server = ready(books=True)
+    name = BTC_OPTIONS[0]
+    row = server.venue.universe.find("deribit", name)
+    assert row is not None
+    server.venue.restart_book(row, server.now)
+    server.wait(0.2)
+    assert [r["params"]["channels"] for r in server.asked[-2:]] == [[f"book.{name}.100ms"]] * 2
+    without = ready()
+    asked = len(without.asked)
+    without.venue.restart_book(row, without.now)
+    without.wait(0.2)
+    assert len(without.asked) == asked
 
 
 # Reports

@@ -52,8 +52,8 @@ def test_golden(case: dict[str, Any]) -> None:
     server.collect()
     for frame in frames_of(case):
         venue.receive(frame, START)
-    events = venue.events()
     batch = venue.take_quotes(START)
+    events = venue.events()
     venue.timer(START + 100_000_000)
     server.now = START + 100_000_000
     sent = server.collect()

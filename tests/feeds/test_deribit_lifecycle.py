@@ -21,6 +21,7 @@ from tests.feeds.deribit_frames import (
     option_row,
     ready,
     state_change,
+    ticker,
 )
 from volsurf.feeds.deribit import Deribit
 from volsurf.feeds.protocol import Health, InstrumentEvent
@@ -134,8 +135,31 @@ def test_an_index_lost_for_a_minute_on_a_living_link_is_a_failure() -> None:
     assert "btc_usd silent for 60 s" in (server.venue.failure or "")
 
 
+def test_tickers_that_stop_on_a_living_link_are_stale_then_a_failure() -> None:
+    server = ready()
+    for _ in range(10):
+        server.say(ticker(BTC_OPTIONS[0]))
+        server.wait(5)
+    assert server.health(Health.STALE) == []
+    assert server.venue.silences["quotes"] == (pytest.approx(5 * SECOND, abs=SECOND), 30 * SECOND)
+    server.wait(27)
+    (stale,) = server.health(Health.STALE)
+    assert "no ticker of any instrument" in stale.detail
+    assert "no ticker" in server.venue.trouble
+    server.say(ticker(BTC_OPTIONS[0]))
+    server.wait(1)
+    assert [event.detail for event in server.health(Health.RECOVERED)] == ["quotes is heard again"]
+    server.wait(59)
+    assert server.venue.failure is None
+    server.wait(3)
+    assert server.venue.failure == "every ticker silent for 60 s on a connection that answers"
+    server.venue.disconnected(server.now, "failed")
+    assert server.venue.silences == {}
+
+
 def test_maintenance_excuses_silence() -> None:
     server = ready()
+    server.say(ticker(BTC_OPTIONS[0]))
     server.say(notification("platform_state", {"maintenance": True}))
     assert [event.kind for event in server.health()] == [Health.MAINTENANCE]
     server.wait(200, tell=())

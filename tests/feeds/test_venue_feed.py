@@ -27,8 +27,9 @@ from tests.feeds.deribit_frames import (
 from tests.feeds.loopback import TIMEOUT, Peer, eventually, tcp_server, websocket_server
 from volsurf.errors import ConfigError
 from volsurf.feeds.deribit import Deribit
-from volsurf.feeds.feed import Feed, make_venues
+from volsurf.feeds.feed import Feed
 from volsurf.feeds.protocol import Event, Health, HealthEvent, InstrumentEvent, TradeEvent
+from volsurf.feeds.registry import make_venues
 from volsurf.feeds.venue_feed import VenueFeed
 from volsurf.quotes import QuoteBatch, QuoteBoard
 
@@ -244,7 +245,7 @@ async def test_an_unknown_underlying_ends_every_shard() -> None:
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda: make_venues("deribi", ["BTC"]), "there is deribit"),
+        (lambda: make_venues("deribi", ["BTC"]), "there are deribit, okx, bybit, binance"),
         (lambda: make_venues("deribit", ["BTC"], shards=0), "at least one connection"),
         (lambda: Feed("deribit", ["BTC-PERPETUAL"]), "underlying of Deribit"),
     ],

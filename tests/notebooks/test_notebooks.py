@@ -146,3 +146,14 @@ def test_surface_analytics_and_diagnostics() -> None:
 def test_the_dashboard_says_what_it_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VOLSURF_STREAM", raising=False)
     assert "VOLSURF_STREAM" in printed(run(ROOT / "dashboards" / "surface.ipynb"), "dashboard")
+
+
+def test_venues_books_and_replay() -> None:
+    notebook = run(ROOT / "notebooks" / "05_venues_books_and_replay.ipynb")
+    assert "lost: nothing" in printed(notebook, "capture")
+    assert "butterfly and calendar arbitrage" in printed(notebook, "replay")
+    assert "trades" in printed(notebook, "events")
+    assert "deribit" in printed(notebook, "share")
+    assert "'gap'" in printed(notebook, "books")
+    assert "Frame(" in printed(notebook, "record")
+    assert seconds(notebook) < 600

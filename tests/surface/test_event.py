@@ -99,7 +99,7 @@ def test_two_point_event_on_a_short_flat_smile(move: float, record_property: pyt
     plain, surface = fit_smiles([quoted]), fit_event([quoted], EVENT)
     before, after = misfit(plain, quoted), misfit(surface, quoted)
     print(f"±{100 * move:.0f} %: SVI {before:.0f} bp, with the event {after:.2f} bp")
-    record_property("rmse_bp", (before, after))
+    record_property("rmse_bp", (float(before), float(after)))
     assert before > 80
     assert after <= 5
     event = surface.event

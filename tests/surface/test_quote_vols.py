@@ -12,7 +12,7 @@ from volsurf.diagnostics.reasons import QuoteReason
 from volsurf.errors import InputError
 from volsurf.instruments import Settlement
 from volsurf.iv.forward import ForwardSource
-from volsurf.quotes import QuoteBoard
+from volsurf.quotes import Field, QuoteBatch, QuoteBoard
 from volsurf.surface.layout import QuoteLayout
 from volsurf.surface.quote_vols import QuoteRules, QuoteVols, quote_vols
 
@@ -168,6 +168,29 @@ def test_forward_of_an_old_ticker_is_moved_by_the_index() -> None:
     quotes = quote_vols(board_of(market, rows, index=index, venue_time_ns=when), NOW)
     assert quotes.forwards[0].forward == pytest.approx(market.forward(7) * 1.01, rel=1e-12)
     assert quotes.forwards[-1].forward == pytest.approx(market.forward(180), rel=1e-12)
+
+
+def test_a_forward_is_as_old_as_the_message_that_brought_it() -> None:
+    """Where quotes, forwards and indexes come in different messages, a row whose quote is the newest may hold an old forward."""
+    market = Quoted()
+    rows = market.rows()
+    board = board_of(market, rows, index=np.nan)
+    near = np.flatnonzero([r.expiry_ns == rows[0].expiry_ns for r in rows])
+    told, quoted = near[: len(near) // 2], near[-1:]
+    now, forward = NOW + 2 * 10**9, market.forward(7) * 1.002
+    times = {"venue_time_ns": now - 10**9, "receive_time_ns": now - 10**9}
+    board.apply(QuoteBatch(told, Field.FORWARD, forward=forward, **times))
+    last = {"bid": rows[quoted[0]].bid, "ask": rows[quoted[0]].ask, "venue_time_ns": now, "receive_time_ns": now}
+    board.apply(QuoteBatch(quoted, Field.QUOTE, **last))
+    found = quote_vols(board, now).market_forwards
+    assert found.venue_forward[0] == pytest.approx(forward, rel=1e-12)
+    # The index as well: here the newest is that of another expiry.
+    board.apply(QuoteBatch(near, Field.FORWARD | Field.INDEX, forward=forward, index=market.spot, **times))
+    other = [len(rows) - 1]
+    board.apply(QuoteBatch(other, Field.INDEX, index=1.01 * market.spot, venue_time_ns=now, receive_time_ns=now))
+    board.apply(QuoteBatch(quoted, Field.QUOTE, **last | {"venue_time_ns": now + 1}))
+    found = quote_vols(board, now).market_forwards
+    assert found.venue_forward[0] == pytest.approx(1.01 * forward, rel=1e-12)
 
 
 def test_warm_start_gives_the_same_vols() -> None:

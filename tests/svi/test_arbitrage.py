@@ -72,7 +72,7 @@ def test_vogt_witness_without_report(record_property: pytest.RecordProperty) -> 
     assert VOGT.negative[0] < k[0] < VOGT.negative[1]
     assert g[0] == pytest.approx(float(VOGT.svi.g(k[0])), rel=1e-9)
     print(f"A1: witness k = {k[0]:.4f}, g = {g[0]:.4f}, {nodes[0]} nodes")
-    record_property("A1_witness", (k[0], g[0]))
+    record_property("A1_witness", (float(k[0]), float(g[0])))
 
 
 def bisected_slices(count: int) -> tuple[list[RawSVI], np.ndarray]:

@@ -104,7 +104,7 @@ def test_wings_reversed_by_a_millionth(record_property: pytest.RecordProperty) -
                 assert far.total_variance(k) < near.total_variance(k)
             back = check_calendar(far, near)
             assert back.verdict == Verdict.VIOLATED
-    record_property("A7_wing_reversal", shrink)
+    record_property("A7_wing_reversal", float(shrink))
 
 
 def test_touching_slices_against_rational_arithmetic(record_property: pytest.RecordProperty) -> None:
@@ -143,7 +143,7 @@ def test_touching_slices_against_rational_arithmetic(record_property: pytest.Rec
         f"A7: {checked} touching pairs, {false_proofs} falsely proved, {false_violations} falsely violated, "
         f"{undecided} undecided; at 1e-10 {sharp} of {2 * len(near)} decided"
     )
-    record_property("A7_false", false_proofs + false_violations)
+    record_property("A7_false", int(false_proofs + false_violations))
     assert len(near) == 60
     assert false_proofs == false_violations == 0
     assert sharp >= 0.95 * 2 * len(near)
@@ -192,7 +192,7 @@ def test_random_pairs_agree_with_dense_scan(record_property: pytest.RecordProper
         f"A7: {len(near)} random pairs, {proved.sum()} proved, {violated.sum()} violated, {wrong} disagree with 1202 points; "
         f"{100 * undecided:.3f} % undecided"
     )
-    record_property("A7_random_disagreements", wrong)
+    record_property("A7_random_disagreements", int(wrong))
     assert min(proved.sum(), violated.sum()) > 500
     assert wrong == 0
     assert undecided <= 0.001
@@ -249,7 +249,7 @@ def test_scaled_slices_are_in_order(record_property: pytest.RecordProperty) -> N
         failures += int(np.sum(~certificate.proved & promised))
         pairs += int(promised.sum())
     print(f"A8: {pairs} pairs of scaled slices, {failures} not proved")
-    record_property("A8_calendar_failures", failures)
+    record_property("A8_calendar_failures", int(failures))
     assert pairs > 5000
     assert failures == 0
 

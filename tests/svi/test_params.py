@@ -269,7 +269,7 @@ def test_jump_wings_round_trip(record_property: pytest.RecordProperty) -> None:
     print(
         f"H6: {fair.sum()} slices, worst round trip {error[fair].max():.1e}; over condition {(error / condition).max():.1e}"
     )
-    record_property("H6_worst", error[fair].max())
+    record_property("H6_worst", float(error[fair].max()))
     assert error[fair].max() <= 1e-12
     assert (error / condition).max() <= 2e-14
 

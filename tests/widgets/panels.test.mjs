@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import test from "node:test";
 import * as live from "./live.js";
 import { arrange, markStarts, movedText, strikeText, verdict } from "./smiles.js";
+import { feedText, msText, spanText } from "./status.js";
 import { camera, mesh } from "./surface.js";
 
 const golden = (name) => {
@@ -181,4 +182,15 @@ test("verdicts carry their witness and never rest on colour", () => {
   assert.equal(verdict(d, 3).state, "undecided");
   assert.equal(verdict(d, 4).short, "no fit");
   assert.equal(verdict({ ...d, butterfly: [3, 0, 0, 0, 0], butterfly_k: [NaN], trouble: [1] }, 0).state, "violated");
+});
+
+test("a feed's line in words", () => {
+  assert.deepEqual([null, 0, 0.84, 9.96, -41.2, 999, 7300, 200000].map((ms) => msText(ms)),
+    ["–", "0.0 ms", "0.8 ms", "10 ms", "−41 ms", "999 ms", "7.3 s", "3 min"]);
+  assert.equal(msText(3.4, true), "+3.4 ms");
+  assert.equal(spanText([null, null]), "–");
+  assert.equal(spanText([5.2, 1800]), "5.2 ms · 1.8 s");
+  assert.equal(feedText({ state: "ready", left_out: [], silent: [] }), "ready");
+  assert.equal(feedText({ state: "late", left_out: ["BTC", "ETH"], silent: [["quotes", 31000, 30000]] }),
+    "late · left out of BTC, ETH · quotes silent for 31 s, limit 30 s");
 });

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from msgspec.structs import replace
 
 from volsurf.diagnostics.reasons import QuoteReason
 from volsurf.engine.codec import FeedStatus
 from volsurf.engine.frame import Frame
+from volsurf.engine.log import ChannelLiveness, Liveness
 from volsurf.errors import NotReadyError
 from volsurf.surface.slices import SliceFit, Smile
 from volsurf.surface.surface import Surface
@@ -108,21 +110,56 @@ def surface(underlying: str, time_ns: int, number: int = 0, expiries: int = len(
     return Surface(underlying, time_ns, tuple(smile(underlying, i, time_ns, number) for i in range(expiries)))
 
 
-def status(messages: int = 0, silent_ns: int = 40_000_000, state: str = "ready") -> FeedStatus:
+WELL = Liveness(
+    skew_ns=3_400_000, lag_median_ms=5.2, lag_p95_ms=18.0, quote_age_median_ms=92.0, quote_age_p95_ms=640.0,
+    channels=(ChannelLiveness("quotes", 20.0, 30_000.0, 5.2, 18.0, True), ChannelLiveness("index btc_usd", 700.0, 10_000.0)),
+)  # fmt: skip
+
+
+def status(
+    messages: int = 0,
+    silent_ns: int = 40_000_000,
+    state: str = "ready",
+    name: str = "deribit",
+    liveness: Liveness = WELL,
+    left_out: tuple[str, ...] = (),
+) -> FeedStatus:
     """A feed that is well, unless told otherwise."""
     return FeedStatus(
-        name="deribit", state=state, is_live=state == "ready", silent_ns=silent_ns, connections=2, connected=2, messages=messages,
+        name=name, state=state, is_live=state == "ready", silent_ns=silent_ns, connections=2, connected=2, messages=messages,
         malformed=0, reconnects=0, heartbeats_missed=0, late_batches=0, sentence="2 of 2 connections ready",
+        left_out=left_out, liveness=liveness,
     )  # fmt: skip
 
 
-def frame(number: int = 1, underlyings: tuple[str, ...] = ("BTC", "ETH"), *, silent_ns: int = 40_000_000) -> Frame:
+def four_feeds(number: int) -> dict[str, FeedStatus]:
+    """One that is well, one whose books miss changes, one that is late and out, one whose index is silent."""
+    gappy = replace(
+        WELL, skew_ns=-41_000_000, lag_median_ms=-35.0, lag_p95_ms=61.0, gaps=12, resyncs=11, crossed=3, takeovers=1
+    )
+    late = replace(WELL, skew_ns=7_300_000_000, lag_median_ms=7_450.0, lag_p95_ms=12_600.0, quote_age_p95_ms=5_400.0)
+    quiet = replace(WELL, channels=(WELL.channels[0], ChannelLiveness("index BTCUSDT", 14_200.0, 10_000.0)))
+    return {
+        "deribit": status(1_234 * number),
+        "okx": status(410 * number, name="okx", liveness=gappy),
+        "bybit": status(97 * number, name="bybit", state="late", liveness=late, left_out=("BTC", "ETH")),
+        "binance": status(260 * number, name="binance", liveness=quiet),
+    }
+
+
+def frame(
+    number: int = 1,
+    underlyings: tuple[str, ...] = ("BTC", "ETH"),
+    *,
+    silent_ns: int = 40_000_000,
+    feeds: dict[str, FeedStatus] | None = None,
+) -> Frame:
     """Frame `number`, a tenth of a second after the one before."""
     time_ns = START_NS + number * 100_000_000
     surfaces = {name: surface(name, time_ns, number, len(DAYS) if name == "BTC" else 9) for name in underlyings}
     listed = {name: tuple(s.expiry_ns for s in one.smiles) for name, one in surfaces.items()}
     return Frame(
-        number, time_ns, surfaces, {"deribit": status(1_234 * number, silent_ns)}, {"deribit": number}, (), listed,
+        number, time_ns, surfaces, feeds or {"deribit": status(1_234 * number, silent_ns)}, {"deribit": number}, (), listed,
         timings={"total": 4.2},
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings, strategies as st
 from tests.conftest import ROOT
 from tests.widgets import small_market as market
 from volsurf.diagnostics.trouble import attention
+from volsurf.engine.log import Liveness
 from volsurf.surface.surface import Surface
 from volsurf.widgets import Dashboard, SmilesPanel, StatusPanel, SurfacePanel
 from volsurf.widgets.live import BUSY_LEASE, LEASE, LONGEST_LEASE, KernelPulse, LiveView
@@ -247,6 +248,26 @@ def test_status_counts_rates_and_certificates() -> None:
     assert 18 <= sum(c["k"] == "frame" for c, _ in view.sent) <= 21, "five a second are enough for text"
 
 
+def test_status_has_a_line_for_each_feed() -> None:
+    from tests.widgets.test_payload import read
+
+    panel = StatusPanel(market.Source())
+    panel._rates(market.frame(10, feeds=market.four_feeds(10)))
+    header, _ = read(panel.encode(market.frame(20, feeds=market.four_feeds(20))))
+    assert header["feed"] == "3 of 4 venues"
+    assert header["messages_per_second"] == pytest.approx(20_010)
+    deribit, okx, bybit, binance = header["feeds"]
+    assert [f["name"] for f in header["feeds"]] == ["deribit", "okx", "bybit", "binance"]
+    assert deribit["messages_per_second"] == pytest.approx(12_340)
+    assert (deribit["lag"], deribit["skew"], deribit["age"], deribit["silent"]) == ([5.2, 18.0], 3.4, [92.0, 640.0], [])
+    assert (okx["gaps"], okx["resyncs"], okx["takeovers"], okx["crossed"]) == (12, 11, 1, 3)
+    assert (bybit["live"], bybit["state"], bybit["left_out"]) == (False, "late", ["BTC", "ETH"])
+    assert binance["silent"] == [["index BTCUSDT", 14_200.0, 10_000.0]]
+    header, _ = read(panel.encode(market.frame(30, feeds={"x": market.status(liveness=Liveness())})))
+    assert header["feeds"][0]["lag"] == [None, None]
+    assert header["feeds"][0]["skew"] is None
+
+
 def test_panels_load_no_kernels() -> None:
     code = (
         "import sys; from tests.widgets import small_market as market; from volsurf.widgets import *;"
@@ -278,11 +299,21 @@ def test_status_has_no_month_vol_where_the_surface_does_not_reach_so_far() -> No
 def test_status_survives_a_feed_that_starts_again_and_a_clock_set_back() -> None:
     panel = StatusPanel(market.Source())
     first, later = market.frame(10), market.frame(20)
-    panel._rate(later)
-    assert panel._rate(first) is None
+    panel._rates(later)
+    assert panel._rates(first) == {}
     again = market.frame(30)
     object.__setattr__(again, "health", {"deribit": market.status(3)})
-    assert panel._rate(again) is None
+    assert panel._rates(again) == {}
+
+
+def test_a_feed_that_joins_has_no_rate_before_it_has_two_readings() -> None:
+    panel = StatusPanel(market.Source())
+    for number in (10, 20):
+        panel._rates(market.frame(number))
+    assert list(panel._rates(market.frame(30, feeds=market.four_feeds(30)))) == ["deribit"]
+    for number in (40, 50, 60, 70):
+        rates = panel._rates(market.frame(number, feeds=market.four_feeds(number)))
+    assert rates == pytest.approx({"deribit": 12_340, "okx": 4_100, "bybit": 970, "binance": 2_600})
 
 
 class Loop:

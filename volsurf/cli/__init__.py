@@ -18,6 +18,8 @@ from volsurf.errors import VolsurfError
 COMMANDS = {
     "demo": "everything on this machine: a simulated exchange, the engine, and the dashboard in a browser",
     "live": "run an engine on live feeds and serve its stream",
+    "capture": "record raw feeds; look at a recording, check it, export it",
+    "replay": "make the frames of a capture again, as they were or at another pace; or serve it as the exchange it came from",
     "fit": "fit a static chain from a CSV file; print or write a report",
     "sim": "serve a simulated exchange on loopback",
     "dashboard": "serve the dashboard for an engine that is running",
@@ -26,6 +28,7 @@ COMMANDS = {
 }
 BENCHMARKS = {
     "iv": "implied vol: cold and warm solves beside the best installed peer",
+    "replay": "captures: raw messages to frames, columnar quotes to the board",
     "svi": "SVI: fit and certificates beside scipy and QuantLib",
 }
 

@@ -1,4 +1,4 @@
-"""`volsurf demo`: a simulated exchange, the engine and the dashboard, all on this machine, ended together."""
+"""`volsurf demo`: simulated exchanges, the engine and the dashboard, all on this machine, ended together."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import threading
 import time
 import urllib.request
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from volsurf.cli.live import add_rules
+from volsurf.cli.live import add_rules, parse_names
 from volsurf.errors import EngineError
+from volsurf.feeds.registry import VENUES
 
 if TYPE_CHECKING:
     from volsurf.engine.live import Engine
 
-UNDERLYINGS = ("BTC", "ETH", "SOL_USDC")
+UNDERLYINGS = ("BTC", "ETH", "SOL")
 _START_SECONDS = 60.0
 
 
@@ -37,6 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8866, help="port of the dashboard (default 8866; 0 for a free one)")
     parser.add_argument("--stream-port", type=int, default=0, help="port of the engine's stream (default: a free one)")
     parser.add_argument("--theme", choices=("dark", "light"), default="dark", help="of the dashboard")
+    parser.add_argument(
+        "--venues",
+        default=",".join(VENUES),
+        help=f"exchanges to simulate, comma-separated (default {','.join(VENUES)}), all around one market",
+    )
+    parser.add_argument(
+        "--faults",
+        default=None,
+        metavar="SCRIPT|FILE|random:SEED",
+        help="what goes wrong meanwhile, see `volsurf sim --help`",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the simulated market")
     parser.add_argument(
         "--truth", choices=("svi", "mixture"), default="svi", help="shape of the simulated market's surface"
@@ -55,18 +67,21 @@ def run(args: argparse.Namespace) -> int:
     # Here, where the progress bar can be seen; the engine's processes then load the kernels from disk.
     ensure_compiled()
     from volsurf.engine.live import Engine
+    from volsurf.engine.wanted import check_wanted
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
+    venues = parse_names(args.venues)
+    check_wanted(venues, UNDERLYINGS)
     with ExitStack() as stack:
-        simulator = stack.enter_context(_simulator(args))
+        exchanges = stack.enter_context(_simulator(args, venues))
         engine = stack.enter_context(
             Engine(
-                ("deribit",),
+                venues,
                 UNDERLYINGS,
-                url=simulator["url"],
+                url={venue: exchange["url"] for venue, exchange in exchanges.items()},
                 port=args.stream_port,
                 smoothing_seconds=args.smoothing,
                 enforce=not args.no_enforce,
@@ -78,13 +93,15 @@ def run(args: argparse.Namespace) -> int:
             dashboard = launch_dashboard(engine.stream_url, port=args.port, theme=args.theme)
             stack.callback(dashboard.stop)
             _say(args, f"dashboard   {dashboard.url}")
-        _say(args, f"exchange    {simulator['url']}   (simulated)")
+        for venue, exchange in exchanges.items():
+            _say(args, f"{venue:<11} {exchange['url']}   (simulated)")
         _say(args, f"stream      {engine.stream_url}")
         engine.wait_ready(_START_SECONDS)
         if not (args.headless or args.no_dashboard):
             webbrowser.open(dashboard.url)
         _watch(args, engine, stop)
-        summary = engine.summary() | {"heartbeats_missed": _heartbeats_missed(simulator["stats_url"])}
+        missed = sum(_heartbeats_missed(exchange["stats_url"]) for exchange in exchanges.values())
+        summary = engine.summary() | {"heartbeats_missed": missed}
     if args.json:
         print(json.dumps(summary))
     else:
@@ -98,7 +115,8 @@ def _say(args: argparse.Namespace, text: str) -> None:
 
 
 @contextmanager
-def _simulator(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _simulator(args: argparse.Namespace, venues: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The addresses of each venue, while the simulators run."""
     command = [
         sys.executable,
         "-m",
@@ -111,23 +129,17 @@ def _simulator(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "--probe-seconds",
         "1",
     ]
-    command += [
-        "--seed",
-        str(args.seed),
-        "--truth",
-        args.truth,
-        "--rate",
-        args.rate,
-        "--underlyings",
-        ",".join(UNDERLYINGS),
-    ]
+    command += ["--venue", ",".join(venues), "--underlyings", ",".join(UNDERLYINGS)]
+    command += ["--seed", str(args.seed), "--truth", args.truth, "--rate", args.rate]
+    command += [] if args.faults is None else ["--faults", args.faults]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
                 raise EngineError(f"the simulated exchange ended with status {process.wait()} before it was ready")
-            yield json.loads(line)
+            answer = json.loads(line)
+            yield answer["venues"] if len(venues) > 1 else {venues[0]: answer}
         finally:
             process.terminate()
             try:

@@ -1,4 +1,4 @@
-"""`volsurf sim`: a simulated exchange on loopback that speaks the venue's own protocol and knows the truth."""
+"""`volsurf sim`: simulated exchanges on loopback that speak the venues' own protocols and know the truth of one market."""
 
 from __future__ import annotations
 
@@ -14,17 +14,29 @@ from typing import TYPE_CHECKING
 from volsurf.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from volsurf.sim.exchange import ExchangeServer
+    from volsurf.sim.faults import FaultScript
+    from volsurf.sim.server import ExchangeServer
 
-HELP = "serve a simulated exchange on loopback"
-VENUES = ("deribit",)
+HELP = "serve simulated exchanges of one market on loopback"
+VENUES = ("deribit", "okx", "bybit", "binance")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
-    parser.add_argument("--venue", choices=VENUES, default="deribit", help="whose protocol it speaks")
+    parser.add_argument(
+        "--venue",
+        type=_venues,
+        default=("deribit",),
+        metavar="NAME,…",
+        help=f"whose protocols to speak, comma-separated, of {', '.join(VENUES)}; each on a port of its own",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
-    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one and prints it")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=0,
+        help="of the first venue, the others follow; 0, the default, takes free ones and prints them",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of everything random; the same seed is the same market")
     parser.add_argument(
         "--rate",
@@ -37,7 +49,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--truth", choices=("svi", "mixture"), default="svi", help="SVI, or a mixture of lognormals that is not SVI"
     )
     parser.add_argument(
-        "--underlyings", default="BTC,ETH,SOL_USDC", help="comma-separated, of BTC, ETH, SOL_USDC and XRP_USDC"
+        "--underlyings",
+        default="BTC,ETH,SOL",
+        help="comma-separated, of BTC, ETH, SOL and XRP; BTC_USD, BTC_USD_UM, BTC_USDC or BTC_USDT is one option family",
+    )
+    parser.add_argument(
+        "--mispricing",
+        type=float,
+        metavar="X",
+        help="how far each venue's opinion of the volatility strays from the truth, in half-spreads (default: 0.4, and 0 of "
+        "Deribit alone)",
+    )
+    parser.add_argument(
+        "--faults",
+        metavar="SCRIPT|FILE|random:SEED",
+        help="what goes wrong, e.g. 'at 12s for 3s gap channel=book p=0.2; at 20s disconnect venue=okx'",
     )
     parser.add_argument(
         "--probe-seconds",
@@ -48,6 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-scale", type=float, default=1.0, metavar="X", help="market seconds per real second")
     parser.add_argument(
         "--start", type=_instant, metavar="TIME", help="the market's time at the start, ISO 8601 (default: now)"
+    )
+    parser.add_argument(
+        "--origin",
+        type=_instant,
+        metavar="TIME",
+        help="real time at which the market stood at --start (default: now); processes with the same --seed, --start and "
+        "--origin share one market",
     )
     parser.add_argument(
         "--activity", type=float, default=1.0, metavar="X", help="multiplies every move; 1 is a calm day"
@@ -68,48 +101,91 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(args: argparse.Namespace) -> int:
-    from volsurf.sim.deribit import SimulatedDeribit
-    from volsurf.sim.exchange import real_clock
-    from volsurf.sim.market import Market
-
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     if args.until_eof:
         loop.add_reader(sys.stdin, _watch_input, loop, stopped)
+    script = _script(args.faults, args.venue) if args.faults else None
+    servers = _servers(args, [name.strip() for name in args.underlyings.split(",") if name.strip()])
+    try:
+        for venue, server in servers.items():
+            try:
+                await server.open()
+            except OSError as error:
+                raise EngineError(f"{venue} could not listen on {args.host}:{server.port}: {error}") from error
+        if script is not None:
+            for server in servers.values():
+                server.inject(script, seed=args.seed)
+        _announce(args, servers)
+        serving = [asyncio.ensure_future(server.serve_forever()) for server in servers.values()]
+        ending = asyncio.ensure_future(stopped.wait())
+        # Whichever ends first: the signal, or a fault of a server, which close() raises.
+        await asyncio.wait({*serving, ending}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*serving, ending):
+            task.cancel()
+        await asyncio.gather(*serving, ending, return_exceptions=True)
+    finally:
+        for server in servers.values():
+            await server.close()
+    return 0
+
+
+def _servers(args: argparse.Namespace, names: list[str]) -> dict[str, ExchangeServer]:
+    from volsurf.sim.exchange import real_clock
+    from volsurf.sim.market import Market
+    from volsurf.sim.profiles import profile_of
+    from volsurf.sim.venues import make_server, selected
+
+    coins = list(dict.fromkeys(name.partition("_")[0] for name in names))
+    now = real_clock()
     market = Market(
         args.seed,
-        [name.strip().removesuffix("_USDC") for name in args.underlyings.split(",")],
+        coins,
         truth=args.truth,
-        start_ns=args.start if args.start is not None else real_clock(),
+        start_ns=args.start if args.start is not None else now,
         step_ns=int(100_000_000 * max(1.0, args.time_scale)),
         activity=args.activity,
     )
-    server = SimulatedDeribit(
-        market,
-        host=args.host,
-        port=args.port,
-        rate=args.rate,
-        probe_seconds=args.probe_seconds,
-        time_scale=args.time_scale,
-    )
-    try:
-        await server.open()
-    except OSError as error:
-        raise EngineError(f"could not listen on {args.host}:{args.port}: {error}") from error
-    try:
-        _announce(args, server)
-        serving = asyncio.ensure_future(server.serve_forever())
-        ending = asyncio.ensure_future(stopped.wait())
-        # Whichever ends first: the signal, or a fault of the server, which close() raises.
-        await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (serving, ending):
-            task.cancel()
-        await asyncio.gather(serving, ending, return_exceptions=True)
-    finally:
-        await server.close()
-    return 0
+    servers = {}
+    for i, venue in enumerate(args.venue):
+        profile, missing = selected(profile_of(venue), names)
+        if missing:
+            print(f"{venue} does not list {', '.join(missing)}", file=sys.stderr, flush=True)
+        if not profile.families:
+            continue
+        # One venue alone quotes the truth; beside others each has an opinion.
+        alone = venue == "deribit" and len(args.venue) == 1 and args.mispricing is None
+        options = {"probe_seconds": args.probe_seconds} if venue == "deribit" else {}
+        servers[venue] = make_server(
+            venue,
+            market,
+            host=args.host,
+            port=args.port + i if args.port else 0,
+            rate=args.rate,
+            time_scale=args.time_scale,
+            origin_ns=args.origin if args.origin is not None else now,
+            profile=None if alone else profile if args.mispricing is None else profile.mispriced(args.mispricing),
+            **options,
+        )
+    if not servers:
+        raise ConfigError(f"none of {', '.join(args.venue)} lists any of {', '.join(names)}")
+    return servers
+
+
+def _script(text: str, venues: tuple[str, ...]) -> FaultScript:
+    from volsurf.sim.faults import FaultScript
+
+    if text.startswith("random:"):
+        seed = text.removeprefix("random:")
+        if not seed.isdigit():
+            raise ConfigError(f"--faults random:SEED needs a whole number, was {text!r}")
+        return FaultScript.random(int(seed), venues=venues)
+    if os.path.isfile(text):
+        with open(text, encoding="utf-8") as file:
+            text = file.read()
+    return FaultScript.parse(text)
 
 
 def _watch_input(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
@@ -119,18 +195,31 @@ def _watch_input(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> Non
         stopped.set()
 
 
-def _announce(args: argparse.Namespace, server: ExchangeServer) -> None:
-    pages = {
-        "url": server.url,
-        "port": server.port,
-        "truth_url": f"{server.http_url}/truth",
-        "stats_url": f"{server.http_url}/stats",
-    }
+def _announce(args: argparse.Namespace, servers: dict[str, ExchangeServer]) -> None:
+    pages = {venue: _pages(server, bool(args.faults)) for venue, server in servers.items()}
     if args.json:
-        print(json.dumps(pages), flush=True)
+        # One venue alone is its own object; several are named.
+        print(json.dumps(next(iter(pages.values())) if len(args.venue) == 1 else {"venues": pages}), flush=True)
         return
-    print(f"{args.venue} (simulated)  {server.url}", flush=True)
-    print(f"truth {pages['truth_url']}   counters {pages['stats_url']}   Ctrl-C to stop", file=sys.stderr, flush=True)
+    for number, (venue, of_venue) in enumerate(pages.items(), 1):
+        print(f"{venue} (simulated)  {of_venue['url']}", flush=True)
+        said = f"truth {of_venue['truth_url']}   counters {of_venue['stats_url']}"
+        if args.faults:
+            said += f"   faults {of_venue['faults_url']}"
+        print(said + ("   Ctrl-C to stop" if number == len(pages) else ""), file=sys.stderr, flush=True)
+
+
+def _pages(server: ExchangeServer, faulty: bool) -> dict[str, str | int]:
+    names = ("truth", "stats", "faults") if faulty else ("truth", "stats")
+    pages: dict[str, str | int] = {"url": server.url, "port": server.port}
+    return pages | {f"{name}_url": f"{server.http_url}/{name}" for name in names}
+
+
+def _venues(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names or not set(names) <= set(VENUES):
+        raise argparse.ArgumentTypeError(f"must be of {', '.join(VENUES)}, comma-separated, was {text!r}")
+    return names
 
 
 def _rate(text: str) -> float | None:

@@ -79,7 +79,7 @@ def build(surface: Surface, quotes: QuoteVols, maximum_age_ns: int | None = None
         edge_se = edge / error
         u = (fit - quotes.mid_vol[row]) / half
     age = quotes.age_ns[row]
-    stale = why == QuoteReason.STALE
+    stale = (why == QuoteReason.STALE) | (why == QuoteReason.VENUE_STALE)
     if maximum_age_ns is not None:
         stale |= (age > maximum_age_ns) & (why != QuoteReason.NO_QUOTE)
     used = (why == QuoteReason.USED) & ~stale
@@ -91,10 +91,12 @@ def build(surface: Surface, quotes: QuoteVols, maximum_age_ns: int | None = None
     state[used & (side != 0)] = ThroughState.ONE_SIDED
     state[used & np.isnan(fit)] = ThroughState.NO_CURVE
     state[used & through] = np.where(is_bid, ThroughState.BID_THROUGH, ThroughState.ASK_THROUGH)[used & through]
-    spread, agreement = _across_venues(
-        at, layout.strike[row], np.where(used & (side == 0), quotes.mid_vol[row], np.nan), half, state
-    )
-    venue, venues = _books(layout, row)
+    mid = np.where(used & (side == 0), quotes.mid_vol[row], np.nan)
+    if layout.by_market is not None:
+        # At one strike each market is at a moneyness of its own; what they can be compared in is the distance from the curve.
+        mid = mid - np.where(np.isnan(fit), 0.0, fit)
+    spread, agreement = _across_venues(at, layout.strike[row], mid, half, state)
+    venue, venues = _markets(layout, row)
     return ThroughMatrix(
         underlying=surface.underlying,
         time_ns=quotes.time_ns,
@@ -200,13 +202,22 @@ def _across_venues(
     return spread, agreement
 
 
-def _books(layout: QuoteLayout, row: IntArray) -> tuple[IntArray, tuple[str, ...]]:
-    """Venue of each cell, a venue's linear options apart from its inverse ones, and the names."""
-    code = 2 * layout.venue[row] + ~layout.inverse[row]
-    found, position = np.unique(code, return_inverse=True)
-    both = {c // 2 for c in found.tolist() if c % 2 == 0} & {c // 2 for c in found.tolist() if c % 2}
-    names = [
-        layout.venues[c // 2] + (" linear" if c % 2 else "") if c // 2 in both else layout.venues[c // 2]
-        for c in found.tolist()
+def _markets(layout: QuoteLayout, row: IntArray) -> tuple[IntArray, tuple[str, ...]]:
+    """Venue of each cell, its currencies and settlements apart where it has several, and the names."""
+    market = layout.market[row]
+    found, position = np.unique(market, return_inverse=True)
+    kinds = [
+        (layout.venues[layout.market_venue[m]], not layout.market_inverse[m], layout.market_currency[m]) for m in found
     ]
-    return position.astype(np.int64), tuple(names)
+    names = []
+    for venue, linear, currency in kinds:
+        settled = {other[1] for other in kinds if other[0] == venue}
+        currencies = {other[2] for other in kinds if other[:2] == (venue, linear)}
+        name = venue + (f" {currency}" if len(currencies) > 1 else "")
+        names.append(name + (" linear" if linear and len(settled) > 1 else ""))
+    distinct = sorted(
+        set(zip(kinds, names, strict=True)), key=lambda pair: (layout.venues.index(pair[0][0]), *pair[0][1:])
+    )
+    order = [name for _, name in distinct]
+    place = np.array([order.index(name) for name in names], np.int64)
+    return place[position], tuple(order)

@@ -171,7 +171,11 @@ def explain(
         legs=tuple(legs.values()),
         leg=legs[row],
         averaged=bool(averaged),
-        forward=next(f for f in forward_checks(quotes, surface.underlying) if f.expiry_ns == expiry_ns),
+        forward=next(
+            f
+            for f in forward_checks(quotes, surface.underlying)
+            if f.expiry_ns == expiry_ns and f.market == layout.market_name(int(layout.market[row]))
+        ),
         discount=float(quotes.venue_quotes.discount[row]),
         years=float(quotes.years[row]),
         log_moneyness=float(quotes.log_moneyness[row]),

@@ -16,6 +16,7 @@ from volsurf.surface.html import STYLE, utc
 
 if TYPE_CHECKING:
     from volsurf.diagnostics.explain import Explanation
+    from volsurf.diagnostics.forwards import ForwardCheck
     from volsurf.diagnostics.quote_path import Leg
 
 _SIDES = {0: "two-sided", -1: "only a bid", 1: "only an ask"}
@@ -119,12 +120,21 @@ def _forward(e: Explanation) -> Section:
         ("forward", f"{number(f.forward, 2)} ± {number(f.error_bp, 1)} bp"),
         ("venue / parity", f"{number(f.venue_forward, 2)} / {number(f.parity_forward, 2)} from {f.pairs} pairs"),
         ("meaning", f.sentence),
+        *_basis(f),
         ("k = ln(K/F)", f"{number(e.log_moneyness, 4, sign=True)}, {number(e.deviations, 2, sign=True)} sd"),
         ("to expiry", f"{number(365 * e.years, 2)} d"),
     ]
     if e.discount != 1.0:
         facts.append(("discount", number(e.discount, 5)))
     return Section("forward", facts=tuple(facts))
+
+
+def _basis(f: ForwardCheck) -> tuple[tuple[str, str], ...]:
+    if f.is_alone:
+        return ()
+    if f.is_reference:
+        return (("market", f"{f.market}, which speaks for the expiry"),)
+    return (("market", f"{f.market}, {number(f.basis_bp, 1, sign=True)} bp off the one that speaks for the expiry"),)
 
 
 def _error(e: Explanation) -> Section:

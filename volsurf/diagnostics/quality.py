@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from volsurf.diagnostics.history import ThroughHistory
+    from volsurf.diagnostics.liveness import Feed
     from volsurf.surface.quote_vols import QuoteVols
     from volsurf.surface.slices import Smile
     from volsurf.surface.surface import Surface
@@ -47,7 +48,7 @@ class Report:
     through: ThroughMatrix | None = None
     """Every quote against the curve."""
     forwards: tuple[ForwardCheck, ...] = ()
-    """The venue's forwards against parity, by expiry."""
+    """The venues' forwards against parity, by expiry and market."""
     evidence: str = ""
     """Kind of evidence behind the certificate."""
     timings: Mapping[str, float] | None = None
@@ -55,6 +56,8 @@ class Report:
     smiles: tuple[Smile, ...] = ()
     surface_time_ns: int = 0
     """Of the surface, ns UTC: earlier than `time_ns` where it was published before these quotes came in."""
+    feeds: Mapping[str, Feed] = field(default_factory=dict)
+    """How the feeds were, where the caller had them."""
 
     @property
     def inside(self) -> float:
@@ -84,7 +87,7 @@ class Report:
 
     @property
     def flagged_forwards(self) -> tuple[ForwardCheck, ...]:
-        """Expiries whose forwards disagree by more than noise, or cannot be compared."""
+        """Markets whose forwards disagree by more than noise, or cannot be compared."""
         return tuple(f for f in self.forwards if f.flagged)
 
     @property
@@ -129,7 +132,7 @@ class Report:
         return report_html(self)
 
     def to_polars(self, rows: str = "slices") -> pl.DataFrame:
-        """A table of the report: `rows` is "slices", "through", "forwards" or "ledger"."""
+        """A table of the report: `rows` is "slices", "through", "forwards", "ledger" or "feeds"."""
         if rows == "slices":
             from volsurf.diagnostics.quality_view import slices_frame
 
@@ -142,7 +145,11 @@ class Report:
             from volsurf.diagnostics.quality_view import ledger_frame
 
             return ledger_frame(self)
-        raise InputError(f'rows must be "slices", "through", "forwards" or "ledger", was {rows!r}')
+        if rows == "feeds":
+            from volsurf.diagnostics.liveness import liveness_frame
+
+            return liveness_frame(self.feeds)
+        raise InputError(f'rows must be "slices", "through", "forwards", "ledger" or "feeds", was {rows!r}')
 
     def plot_residuals(self) -> go.Figure:
         """Residuals by strike in error bars, one panel an expiry, as a plotly figure: noise is a cloud, a wrong shape a wave."""
@@ -157,6 +164,7 @@ def diagnose(
     *,
     history: ThroughHistory | None = None,
     timings: Mapping[str, float] | None = None,
+    feeds: Mapping[str, Feed] | None = None,
 ) -> Report:
     """The ledger of a surface's quotes, the health of each fit, the forwards, and every quote against the curve.
 
@@ -165,6 +173,7 @@ def diagnose(
             own quotes, and the ledger, the forwards and what trades through it are as of these.
         history: takes this frame in; edges and misshapen smiles are then judged by the last frames, not by this one alone.
         timings: microseconds by step, from a caller with a clock; passed through to the report.
+        feeds: how the feeds are, `Frame.health`; passed through to the report.
 
     Raises:
         InputError: the quotes do not hold the surface's underlying, or are older than the surface.
@@ -209,4 +218,5 @@ def diagnose(
         evidence=certificate.evidence,
         timings=None if timings is None else dict(timings),
         smiles=surface.smiles,
+        feeds={} if feeds is None else dict(feeds),
     )

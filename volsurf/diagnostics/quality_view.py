@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from volsurf.diagnostics.forwards import forwards_html
 from volsurf.diagnostics.health import SliceHealth
+from volsurf.diagnostics.liveness import liveness_html, liveness_text
 from volsurf.diagnostics.page import DASH, number, small, vol
 from volsurf.diagnostics.reasons import QuoteReason
 from volsurf.diagnostics.through_view import through_body
@@ -29,7 +30,9 @@ def report_text(report: Report) -> str:
         lines.extend(f"{'':16}{note}" for note in s.notes)
     flagged = report.flagged_forwards
     if flagged:
-        lines += ["", "forwards to look at:", *(f"{f.label:>14}  {f.sentence}" for f in flagged)]
+        lines += ["", "forwards to look at:", *(f"{f.name:>14}  {f.sentence}" for f in flagged)]
+    if report.feeds:
+        lines += ["", liveness_text(report.feeds)]
     if report.timings:
         lines += ["", "microseconds: " + ", ".join(f"{step} {us:,.0f}" for step, us in report.timings.items())]
     return "\n".join(lines)
@@ -41,11 +44,16 @@ def report_html(report: Report) -> str:
     colour = BAD if bad else GOOD
     through = "" if report.through is None else through_body(report.through)
     flagged = report.flagged_forwards
+    several = any(not f.is_alone for f in report.forwards)
     forwards = (
-        f"<div style='color:{BAD}'>{len(flagged)} of {len(report.forwards)} forwards to look at</div>{forwards_html(flagged)}"
+        f"<div style='color:{BAD}'>{len(flagged)} of {len(report.forwards)} forwards to look at</div>"
         if flagged
         else "<div class='muted'>every forward agrees with the parity of its quotes, or is the only one there is</div>"
     )
+    if flagged or several:
+        # Of several markets each one's distance from the others is worth a look, whatever parity says.
+        forwards += forwards_html(report.forwards if several else flagged)
+    feeds = f"<details open><summary>feeds</summary>{liveness_html(report.feeds)}</details>" if report.feeds else ""
     timings = ""
     if report.timings:
         steps = ", ".join(f"{escape(step)} {us:,.0f}" for step, us in report.timings.items())
@@ -56,7 +64,7 @@ def report_html(report: Report) -> str:
         f"<div style='color:{colour}'>{escape(report.sentence)}</div>{timings}"
         f"{health_table(report.slices)}"
         f"<details open><summary>quotes against the curve</summary>{through}</details>"
-        f"<details><summary>forwards</summary>{forwards}</details>"
+        f"{feeds}<details><summary>forwards</summary>{forwards}</details>"
         f"<details><summary>ledger: {report.ledger.used:,d} of {report.ledger.rows:,d} rows used</summary>"
         f"{report.ledger._repr_html_()}</details></div>"
     )

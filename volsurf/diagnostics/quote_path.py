@@ -129,8 +129,8 @@ def error_bar(quotes: QuoteVols, row: int, inner: int) -> ErrorBar:
     two_sided = quotes.side[row] == 0
     own = float(quotes.mid_vol[row] if two_sided else quotes.vol[row])
     lever = abs(float(quotes.delta[row])) / float(quotes.vega[row])
-    forwards, group = quotes.expiry_forwards, quotes.layout.group[row]
-    forward = lever * float(forwards.standard_error[group] / forwards.forward[group])
+    forwards, market = quotes.market_forwards, quotes.layout.market[row]
+    forward = lever * float(forwards.standard_error[market] / forwards.forward[market])
     age = lever * own * math.sqrt(float(quotes.age_ns[row]) / (365 * 86_400e9))
     if two_sided:
         half = 0.5 * float(quotes.ask_vol[row] - quotes.bid_vol[row])

@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 
 class QuoteReason(IntEnum):
-    """What became of one row. The first reason that applies, in the order of the checks, is the row's."""
+    """What became of one row. The first reason that applies, in the order of the checks, is the row's.
+
+    The numbers are part of the bytes of a frame: new ones are added at the end.
+    """
 
     USED = 0
     AVERAGED = 1
@@ -37,6 +40,7 @@ class QuoteReason(IntEnum):
     LOW_VEGA = 20
     ONE_SIDED = 21
     OUTLIER = 22
+    VENUE_STALE = 23
 
     @property
     def label(self) -> str:
@@ -96,6 +100,10 @@ _TEXT = {
         "only an ask, at several times the venue's mark: it says nothing about the vol",
     ),
     QuoteReason.OUTLIER: ("outlier", "more than six error bars away from the rest of its expiry"),
+    QuoteReason.VENUE_STALE: (
+        "venue stale",
+        "its venue is silent, disconnected, in maintenance or late, while another is live: it does not count until it is back",
+    ),
 }
 
 

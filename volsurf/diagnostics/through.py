@@ -93,7 +93,7 @@ class ThroughMatrix:
     expiries: IntArray
     """ns UTC, shape (expiries,)."""
     venues: tuple[str, ...]
-    """Names; a venue's linear options stand apart from its inverse ones."""
+    """Names; a venue's linear options stand apart from its inverse ones, and its USDC from its USDT ones."""
     expiry: IntArray
     """Position in `expiries`."""
     strike: FloatArray
@@ -134,7 +134,8 @@ class ThroughMatrix:
     leverage: FloatArray
     """How far the curve follows this quote, 0 to 1; near 1 the curve is there because the quote is."""
     venue_spread_bp: FloatArray
-    """Mid over the consensus of the other venues at the strike, weighted by 1/half-spread^2; NaN where no other quotes it."""
+    """Mid over the consensus of the other venues at the strike, weighted by 1/half-spread^2; NaN where no other quotes it. Where
+    they have forwards of their own, each is taken from the curve at its own moneyness."""
     agreement: npt.NDArray[np.int16]
     """How many other venues are through on the same side at the strike."""
     age_ns: IntArray

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple, get_type_hints
 import msgspec
 import numpy as np
 
+from volsurf.engine.log import Liveness
 from volsurf.errors import StreamError, VolsurfError
 from volsurf.surface.slices import SliceFit, Smile
 
@@ -129,12 +130,13 @@ def decode_smile(data: bytes) -> Smile:
         raise StreamError(f"not a smile: {error}") from error
 
 
-class FeedStatus(msgspec.Struct, frozen=True, kw_only=True):
+class FeedStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a feed is at a frame's time."""
 
     name: str
     state: str
-    """A `FeedState`, or "silent": it was ready, and nothing has come for longer than the core's rules allow."""
+    """A `FeedState`, or why it is not live although it is ready: "silent" (nothing comes, or no quotes), "maintenance", or "late"
+    (its time stamps are far behind those of other feeds)."""
     is_live: bool
     """Its quotes may be fitted."""
     silent_ns: int
@@ -147,6 +149,9 @@ class FeedStatus(msgspec.Struct, frozen=True, kw_only=True):
     heartbeats_missed: int
     late_batches: int
     sentence: str
+    left_out: tuple[str, ...] = ()
+    """Underlyings whose smiles its quotes have left, because it is not live and another feed of them is."""
+    liveness: Liveness = Liveness()
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -12,6 +12,10 @@ The temporal filter counts the time since the last refit, not frames. While quot
 over; by then little of the last curve is wanted (14 % at the default of half a second), so what a surface still lacks of the way
 to its quotes is made up in one step, and it never lags by more than the second.
 
+A feed that is not live (silent, disconnected, in maintenance, late) leaves the smiles at the next frame while another feed of the
+underlying is live: its quotes get a reason of their own, and count again once it is whole. When the last one goes, the surface
+stays as it was last certified.
+
 Every surface that is published is certified for what it is: one that loses its first expiry to time is published again with the
 next as the first, whose calendar verdict is then that of a first one. A fit that ends without a proof is not published, and the
 last certified surface stays, its age being said.
@@ -60,6 +64,8 @@ class CoreRules:
     """A surface is made again at the latest after so long."""
     silent_after_ns: int = 5 * _SECOND
     """A feed that has not been heard for so long is not live."""
+    maximum_skew_ns: int = 5 * _SECOND
+    """Nor is one whose time stamps are so much further off our clock than those of another: it is late, or its clock is wrong."""
     quote_move: float = 0.1
     """Move of a quote that calls for a refit, in its error bars."""
     forward_move: float = 0.02
@@ -127,6 +133,9 @@ class Core:
         self._number += 1
         self._expire(now_ns)
         self._note_changes()
+        for name in self._feeds.judge(now_ns, self.rules):
+            if name in self._known:
+                self._known[name].changed = True
         due = [name for name, known in sorted(self._known.items()) if self._is_due(name, known, now_ns)]
         lap("board")
         columns = self._columns(due, now_ns, lap) if due else None
@@ -164,7 +173,7 @@ class Core:
             self._known[self.universe.underlyings[underlying_id]].changed = True
 
     def _is_due(self, name: str, known: Underlying, now_ns: int) -> bool:
-        if known.settled and known.surface is not None and not self._feeds.is_live(name, now_ns, self.rules):
+        if known.settled and known.surface is not None and not self._feeds.is_live(name):
             # Its quotes are gone or going; the last certified surface stays, and its time says how old it is.
             return False
         return known.changed or self._is_old(known, now_ns)
@@ -177,7 +186,14 @@ class Core:
     def _columns(self, due: Sequence[str], now_ns: int, lap: Callable[[str], None]) -> SmileColumns | None:
         columns = None
         try:
-            self.quotes = quote_vols(self.board, now_ns, previous=self.quotes, rules=self.rules.quotes)
+            self.quotes = quote_vols(
+                self.board,
+                now_ns,
+                previous=self.quotes,
+                rules=self.rules.quotes,
+                unheard=self._feeds.unheard,
+                skew_ns=self._feeds.skews,
+            )
             lap("vols")
             columns = SmileColumns.of(self.quotes)
             self._quotes_problem = None
@@ -217,7 +233,7 @@ class Core:
         for name in dirty:
             known, smiles = self._known[name], columns.of_underlying(name)
             known.fitted_ns = now_ns
-            known.settled = known.settled or self._feeds.is_live(name, now_ns, self.rules)
+            known.settled = known.settled or self._feeds.is_live(name)
             surface = surfaces.get(name)
             known.trouble = ""
             if name in failed:
@@ -257,7 +273,7 @@ class Core:
             self._number,
             now_ns,
             surfaces,
-            self._feeds.statuses(now_ns, self.rules),
+            self._feeds.statuses(now_ns),
             self._feeds.numbers(),
             self._problems(now_ns),
             self._listed(now_ns),

@@ -18,15 +18,20 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from volsurf.engine.control import Channel, Message, become_child
 from volsurf.engine.core import Core
 from volsurf.engine.link import LinkReader
-from volsurf.engine.log import Entry, FeedHealth, FeedStarted, PolicyChange
-from volsurf.engine.pacing import FrameClock, StepDetector, Tally, steady_ns
+from volsurf.engine.log import Entry, FeedHealth, FeedStarted, FeedState, PolicyChange
+from volsurf.engine.pacing import FrameClock, Readiness, StepDetector, Tally, steady_ns
 from volsurf.engine.stream import StreamServer
 from volsurf.errors import InputError
+
+if TYPE_CHECKING:
+    from volsurf.capture.taps import CoreTap
+    from volsurf.capture.writer import StreamWriter
 
 _log = logging.getLogger("volsurf.engine.core")
 
@@ -62,16 +67,23 @@ class CoreProcess:
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ, channel)
         self._links: dict[int, LinkReader] = {}
+        self._link_numbers: dict[LinkReader, tuple[int, int]] = {}
+        """Feed and number of each link, as the capture names them."""
         self._core = Core()
         self._tally = Tally()
         self._stopping = False
         self._settings: Message | None = None
         self._thread: _ServerThread | None = None
         self._reported = 0.0
+        self._failures: list[Message] = []
+        """Feeds that were given up and of which the core has not been told."""
+        self._readiness = Readiness(1, 0.0)
         self._ready = False
         self._ready_at = self._frame_at = 0.0
         """Ticks of the first frame that was whole and of the last one, so that frames and seconds are counted alike."""
         self._waiting = ""
+        self._capture: StreamWriter | None = None
+        self._tap: CoreTap | None = None
 
     def run(self) -> None:
         """Until told to stop, or the engine is gone."""
@@ -80,16 +92,38 @@ class CoreProcess:
         if self._settings is None:
             return
         settings = self._settings
-        self._core.apply(PolicyChange(**settings["rules"]))
+        self._readiness = Readiness(int(settings["feeds"]), float(settings["patience_seconds"]))
+        if settings.get("capture"):
+            self._open_capture(settings)
+        self._apply_own(PolicyChange(**settings["rules"]))
         self._thread = _ServerThread(socket.socket(fileno=settings["fds"][0]))
         try:
             self._prepare()
             self._loop(float(settings["frame_seconds"]))
         finally:
+            if self._capture is not None:
+                # First, lest anything keep it from its last second.
+                self._capture.close()
             self._thread.stop()
             for link in self._links.values():
                 link.close()
             self._report(force=True)
+
+    def _open_capture(self, settings: Message) -> None:
+        from volsurf.capture.directory import make_options
+        from volsurf.capture.format import CORE
+        from volsurf.capture.taps import CoreTap
+        from volsurf.capture.writer import StreamWriter
+
+        capture = settings["capture"]
+        self._capture = StreamWriter(
+            Path(capture["path"]),
+            CORE,
+            capture=capture["id"],
+            options=make_options(capture["options"]),
+            settings={name: settings[name] for name in ("rules", "frame_seconds")},
+        )
+        self._tap = CoreTap(self._capture.recorder)
 
     def _prepare(self) -> None:
         """Compile or load the kernels, with every client and the engine being told."""
@@ -122,6 +156,7 @@ class CoreProcess:
                 else:
                     self._read(key.data)
                     read_seconds += time.perf_counter() - started
+            self._give_up()
             now = time.monotonic()
             if clock.wait(now) > 0.0:
                 continue
@@ -129,7 +164,7 @@ class CoreProcess:
             self._frame_at = clock.due - clock.period
             step = steps.look(time.time_ns(), steady_ns())
             if step is not None:
-                self._apply(step)
+                self._apply_own(step)
             self._make_frame({"late": late * 1e3, "apply": read_seconds * 1e3})
             read_seconds = 0.0
             self._report()
@@ -144,22 +179,26 @@ class CoreProcess:
             timings[step] = timings.get(step, 0.0) + (now - last) * 1e3
             last = now
 
-        frame = self._core.frame(time.time_ns(), lap)
-        assert frame.hash  # encodes what changed, here and not in the server's thread, where clients would wait for it
+        now_ns = time.time_ns()
+        frame = self._core.frame(now_ns, lap)
+        # This encodes what changed: here, and not in the server's thread, where clients would wait for it.
+        digest = frame.hash
         lap("encode")
+        if self._tap is not None:
+            self._tap.ticked(now_ns, frame.number, digest)
         timings["total"] = (last - started) * 1e3
         frame.timings.update({step: round(ms, 3) for step, ms in timings.items()})
         self._thread.server.publish(frame)
         if self._ready:
             self._tally.count(frame)
             return
-        self._ready = bool(frame.surfaces) and all(status.is_live for status in frame.health.values())
+        self._ready = self._readiness.look(frame, self._frame_at)
         if self._ready:
             self._ready_at = self._frame_at
             self._channel.send({"op": "ready"})
         elif frame.health:
             feeds = "; ".join(f"{status.name}: {status.sentence}" for status in frame.health.values())
-            self._waiting = f"waiting for the first surface; {feeds}"
+            self._waiting = f"waiting for {'every feed' if frame.surfaces else 'the first surface'}; {feeds}"
 
     def _read(self, link: LinkReader) -> None:
         try:
@@ -169,10 +208,13 @@ class CoreProcess:
             entries, link.closed = [], True
         for entry in entries:
             self._apply(entry)
+        if entries and self._tap is not None:
+            self._tap.took(time.time_ns(), *self._link_numbers[link], len(entries))
         if link.closed:
             self._selector.unregister(link)
             link.close()
             self._links = {feed: other for feed, other in self._links.items() if other is not link}
+            self._link_numbers.pop(link, None)
 
     def _apply(self, entry: Entry) -> None:
         if isinstance(entry, FeedHealth):
@@ -180,6 +222,11 @@ class CoreProcess:
         elif isinstance(entry, FeedStarted):
             self._tally.feed_started(entry.feed)
         self._core.apply(entry)
+
+    def _apply_own(self, entry: Entry) -> None:
+        if self._tap is not None:
+            self._tap.applied(time.time_ns(), entry)
+        self._apply(entry)
 
     def _serve_control(self, wait: float) -> None:
         if wait:
@@ -189,21 +236,43 @@ class CoreProcess:
                 case "configure":
                     self._settings = message
                 case "link":
-                    self._open_link(int(message["feed"]), message["fds"][0])
+                    self._open_link(int(message["feed"]), int(message["link"]), message["fds"][0])
+                case "failed":
+                    self._failures.append(message)
                 case "stop":
                     self._stopping = True
         if self._channel.closed:
             self._stopping = True
 
-    def _open_link(self, feed: int, fd: int) -> None:
-        old = self._links.pop(feed, None)
-        if old is not None:
-            # What the old process had still written is read first: its batches precede those of the new one.
-            self._read(old)
-            if not old.closed:
-                self._selector.unregister(old)
-                old.close()
+    def _give_up(self) -> None:
+        """Tell the core of the feeds that will not come back: its own words, since their processes are gone."""
+        failures, self._failures = self._failures, []
+        for message in failures:
+            feed, name = int(message["feed"]), str(message["name"])
+            self._end_link(feed)
+            now_ns = time.time_ns()
+            self._apply_own(FeedStarted(feed, name))
+            self._apply_own(
+                FeedHealth(
+                    feed=feed, name=name, time_ns=now_ns, state=FeedState.FAILED, detail=str(message["text"])[:400]
+                )
+            )
+
+    def _end_link(self, feed: int) -> None:
+        link = self._links.pop(feed, None)
+        if link is None:
+            return
+        # What the old process had still written is read first: it precedes what comes of the feed now.
+        self._read(link)
+        if not link.closed:
+            self._selector.unregister(link)
+            link.close()
+            self._link_numbers.pop(link, None)
+
+    def _open_link(self, feed: int, number: int, fd: int) -> None:
+        self._end_link(feed)
         link = self._links[feed] = LinkReader(socket.socket(fileno=fd))
+        self._link_numbers[link] = feed, number
         self._selector.register(link, selectors.EVENT_READ, link)
 
     def _report(self, *, force: bool = False) -> None:
@@ -219,6 +288,8 @@ class CoreProcess:
         if not self._ready and self._waiting:
             self._channel.send({"op": "status", "text": self._waiting})
         self._channel.send({"op": "report", "seconds": seconds, "figures": self._tally.report(), "stream": stream})
+        if self._capture is not None:
+            self._channel.send({"op": "capture", "figures": self._capture.report()})
 
 
 def main() -> None:

@@ -16,18 +16,26 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from volsurf.engine.control import Channel, become_child
 from volsurf.engine.link import LinkWriter
-from volsurf.engine.log import FeedHealth, FeedState
-from volsurf.engine.outbox import Outbox
+from volsurf.engine.log import FeedHealth, FeedState, Liveness
+from volsurf.engine.outbox import HEALTH_SECONDS, Outbox
 from volsurf.errors import ConfigError
 from volsurf.feeds.connection import Connection
-from volsurf.feeds.feed import make_venues
+from volsurf.feeds.liveness import LivenessMeter
+from volsurf.feeds.registry import make_venues
 from volsurf.feeds.venue_feed import VenueFeed, next_tick
 
+if TYPE_CHECKING:
+    from volsurf.capture.taps import FeedTap
+    from volsurf.capture.writer import StreamWriter
+
 _log = logging.getLogger("volsurf.engine.feed")
+
+_METER_NS = int(0.9 * HEALTH_SECONDS * 1e9)
 
 
 class FeedProcess:
@@ -40,7 +48,12 @@ class FeedProcess:
         self._configured: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._outbox: Outbox | None = None
         self._feed: VenueFeed | None = None
+        self._capture: StreamWriter | None = None
+        self._tap: FeedTap | None = None
+        self._link = 0
         self._reported = 0.0
+        self._meter: LivenessMeter | None = None
+        self._liveness, self._metered_ns = Liveness(), 0
 
     async def run(self) -> None:
         """Until told to stop, the engine is gone, or the feed cannot go on."""
@@ -61,17 +74,23 @@ class FeedProcess:
         finally:
             if self._writer is not None:
                 self._writer.close()
+            if self._capture is not None:
+                self._capture.close()
+                self._channel.send({"op": "capture", "figures": self._capture.report()})
 
     async def _follow(self, settings: dict[str, Any]) -> None:
         number, name = int(settings["feed"]), str(settings["venue"])
-        # Trades would only be dropped here; the capture subscribes to them.
-        venues = make_venues(
-            name, settings["underlyings"], url=settings["url"], shards=settings["shards"], trades=False
-        )
-        feed = self._feed = VenueFeed(venues, number=number)
-        self._outbox = Outbox(feed, number, name, lambda: self._health(feed, number, name))
+        # Without a capture nobody would look at them.
+        recorded = (settings.get("capture") or {}).get("options", {})
+        extras = {"trades": bool(recorded.get("trades")), "books": bool(recorded.get("books"))}
+        venues = make_venues(name, settings["underlyings"], url=settings["url"], shards=settings["shards"], **extras)
+        if settings.get("capture"):
+            self._open_capture(settings, extras)
+        feed = self._feed = VenueFeed(venues, number=number, books=extras["books"], tap=self._tap)
+        self._meter = LivenessMeter(feed.board)
+        self._outbox = Outbox(feed, number, name, lambda: self._health(feed, number, name), self._meter.hear)
         if self._writer is not None:
-            self._outbox.begin()
+            self._begin()
         gc.collect()
         gc.freeze()
         connecting = asyncio.ensure_future(feed.connect(self._stop))
@@ -80,6 +99,23 @@ class FeedProcess:
         finally:
             self._stop.set()
             await connecting  # raises why the feed cannot go on
+
+    def _open_capture(self, settings: dict[str, Any], extras: dict[str, bool]) -> None:
+        from volsurf.capture.directory import make_options
+        from volsurf.capture.taps import FeedTap
+        from volsurf.capture.writer import StreamWriter
+
+        capture = settings["capture"]
+        named = ("venue", "feed", "underlyings", "url", "shards", "batch_seconds")
+        self._capture = StreamWriter(
+            Path(capture["path"]),
+            f"feed-{settings['feed']}-{settings['venue']}",
+            capture=capture["id"],
+            options=make_options(capture["options"]),
+            settings={name: settings[name] for name in named} | extras,
+            snapshots=True,
+        )
+        self._tap = FeedTap(self._capture.recorder)
 
     async def _ticks(self, period: float, connecting: asyncio.Future[None]) -> None:
         loop = asyncio.get_running_loop()
@@ -92,7 +128,10 @@ class FeedProcess:
 
     def _tick(self, now: float) -> None:
         assert self._outbox is not None
-        self._outbox.gather()
+        now_ns = time.time_ns()
+        self._outbox.gather(now_ns)
+        if self._tap is not None and self._feed is not None:
+            self._tap.snapshot_if_wanted(self._feed, now_ns)
         writer = self._writer
         if writer is None:
             return
@@ -101,8 +140,10 @@ class FeedProcess:
             if not writer.flush():
                 self._outbox.late += 1
                 return
-            entries = self._outbox.take(now, time.time_ns())
+            entries = self._outbox.take(now, now_ns)
             if entries:
+                if self._tap is not None:
+                    self._tap.handed(now_ns, entries)
                 writer.send(entries)
         except OSError as error:
             # The engine knows whether that is a fault or the end.
@@ -110,10 +151,13 @@ class FeedProcess:
             writer.close()
             self._writer = None
             self._channel.send({"op": "unlinked"})
-        # Only a feed that is whole has done its work: one that falls over before that is to be given up at last.
-        if now - self._reported >= 1.0 and self._feed is not None and self._feed.is_ready:
+        if now - self._reported >= 1.0 and self._feed is not None:
             self._reported = now
-            self._channel.send({"op": "alive"})
+            if self._capture is not None:
+                self._channel.send({"op": "capture", "figures": self._capture.report()})
+            # Only a feed that is whole has done its work: one that falls over before that is to be given up at last.
+            if self._feed.is_ready:
+                self._channel.send({"op": "alive"})
 
     def _health(self, feed: VenueFeed, number: int, name: str) -> FeedHealth:
         outbox = self._outbox
@@ -127,10 +171,11 @@ class FeedProcess:
             state = FeedState.SUBSCRIBING
         else:
             state = FeedState.DISCONNECTED if opened else FeedState.CONNECTING
+        now_ns = time.time_ns()
         return FeedHealth(
             feed=number,
             name=name,
-            time_ns=time.time_ns(),
+            time_ns=now_ns,
             state=state,
             connections=len(feed.connections),
             connected=len(open_now),
@@ -141,8 +186,19 @@ class FeedProcess:
             heartbeats_missed=outbox.heartbeats_missed,
             late_batches=outbox.late,
             detail=outbox.refused if state is FeedState.READY else outbox.detail,
-            trouble=feed.trouble[:400],
+            trouble="; ".join(filter(None, (feed.trouble, "" if self._capture is None else self._capture.trouble)))[
+                :400
+            ],
+            suspended="; ".join(dict.fromkeys(venue.suspended for venue in feed.venues if venue.suspended))[:400],
+            liveness=self._liveness_at(now_ns, feed),
         )
+
+    def _liveness_at(self, now_ns: int, feed: VenueFeed) -> Liveness:
+        """Read as often as health is told, not at every tick that asks for it."""
+        if self._meter is not None and not 0 <= now_ns - self._metered_ns < _METER_NS:
+            self._metered_ns = now_ns
+            self._liveness = self._meter.read(now_ns, [v.silences for v in feed.venues], takeovers=feed.takeovers)
+        return self._liveness
 
     def _serve_control(self) -> None:
         for message in self._channel.receive():
@@ -151,7 +207,7 @@ class FeedProcess:
                     if not self._configured.done():
                         self._configured.set_result(message)
                 case "link":
-                    self._open_link(message["fds"][0])
+                    self._open_link(message["fds"][0], int(message["link"]))
                 case "stop":
                     self._stop.set()
         if self._channel.closed:
@@ -159,12 +215,18 @@ class FeedProcess:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._stop.set()
 
-    def _open_link(self, fd: int) -> None:
+    def _open_link(self, fd: int, link: int) -> None:
         if self._writer is not None:
             self._writer.close()
-        self._writer = LinkWriter(socket.socket(fileno=fd))
+        self._writer, self._link = LinkWriter(socket.socket(fileno=fd)), link
         if self._outbox is not None:
-            self._outbox.begin()
+            self._begin()
+
+    def _begin(self) -> None:
+        assert self._outbox is not None
+        self._outbox.begin()
+        if self._tap is not None:
+            self._tap.linked(time.time_ns(), self._link)
 
 
 def _messages(connection: Connection) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from volsurf.engine.codec import FeedStatus, Problem
 from volsurf.engine.log import ClockStep, FeedHealth, FeedStarted, FeedState, InstrumentsAdded, InstrumentsRetired
-from volsurf.instruments import IdArray, Kind, Universe
+from volsurf.engine.verdict import Verdict, judge, status
+from volsurf.instruments import BoolArray, IdArray, IntArray, Kind, Universe
 from volsurf.quotes import QuoteBatch, QuoteBoard
+from volsurf.surface.quote_vols import UNKNOWN_SKEW
 
 if TYPE_CHECKING:
     from volsurf.engine.core import CoreRules
@@ -24,7 +27,15 @@ class _Feed:
         self.unconfirmed: set[int] = set()
         """Core ids that an earlier process of this feed had listed and this one has not yet."""
         self.health: FeedHealth | None = None
+        self.skew_ns: int | None = None
+        """As `Liveness.skew_ns`, moved with every step of our clock."""
         self.number = 0
+
+    @property
+    def rows(self) -> IdArray:
+        """Core ids of all it lists or listed."""
+        waiting = np.fromiter(self.unconfirmed, np.int32, len(self.unconfirmed))
+        return np.concatenate((self.ids[self.ids >= 0], waiting))
 
 
 class FeedTable:
@@ -36,6 +47,15 @@ class FeedTable:
         self._feeds: dict[int, _Feed] = {}
         self._of_underlying: dict[str, dict[int, None]] = {}
         """Feeds that list options of an underlying; a dict for its order, which a set of strings would not keep."""
+        self._verdicts: dict[int, Verdict] = {}
+        self._left_out: dict[int, tuple[str, ...]] = {}
+        """By feed that is not live, the underlyings of which another is."""
+        self.unheard: BoolArray | None = None
+        """By core id, what is not to be used because its feed is not live while another is; None where there is nothing."""
+        self.skews: IntArray | None = None
+        """By core id, our clock less its venue's, `UNKNOWN_SKEW` where that is not known; None where none is."""
+        self._unheard_of: tuple[object, ...] = ()
+        self._skews_of: tuple[object, ...] = ()
 
     def started(self, entry: FeedStarted) -> None:
         """A feed's process is new: its ids mean nothing yet, and what it had quoted is no longer live."""
@@ -75,39 +95,120 @@ class FeedTable:
         feed.number = batch.number
 
     def health(self, entry: FeedHealth) -> None:
-        """How a feed is. Once it is whole, what it has not listed again is no longer listed."""
+        """How a feed is. Once it is whole or given up, what it has not listed again is no longer listed."""
         feed = self._feed(entry.feed)
-        feed.health = entry
-        if entry.state is FeedState.READY and feed.unconfirmed:
+        feed.health, feed.skew_ns = entry, entry.liveness.skew_ns
+        if entry.state in (FeedState.READY, FeedState.FAILED) and feed.unconfirmed:
             self._universe.retire(np.array(sorted(feed.unconfirmed), np.int64))
             feed.unconfirmed = set()
 
     def clock_step(self, entry: ClockStep) -> None:
-        """Move what was received before the clock was set into the new time, so that its age stays what it is."""
-        received = self._board.receive_time_ns
-        if entry.step_ns > 0:
-            before = (received > 0) & (received <= entry.time_ns - entry.step_ns)
-        else:
-            before = received > entry.time_ns
-        received[before] += entry.step_ns
+        """Move what was heard before the clock was set into the new time, so that its age stays what it is."""
+        # What was told after the step is in the new time already.
+        last_ns = entry.time_ns - max(entry.step_ns, 0)
 
-    def is_live(self, underlying: str, now_ns: int, rules: CoreRules) -> bool:
+        def is_before(times: Any) -> Any:
+            return (times > 0) & ((times <= last_ns) if entry.step_ns > 0 else (times > last_ns))
+
+        received = self._board.receive_time_ns
+        received[is_before(received)] += entry.step_ns
+        for feed in self._feeds.values():
+            if feed.skew_ns is not None:
+                feed.skew_ns += entry.step_ns
+            if feed.health is not None:
+                # Or those whose next report comes a frame later than another's would leave the smiles for that frame.
+                told = {name: getattr(feed.health, name) for name in ("time_ns", "last_message_ns")}
+                moved = {name: ns + entry.step_ns for name, ns in told.items() if is_before(ns)}
+                feed.health = msgspec.structs.replace(feed.health, **moved)
+
+    def judge(self, now_ns: int, rules: CoreRules) -> list[str]:
+        """Decide which feeds are live, for all that is asked until the next frame.
+
+        Returns:
+            Underlyings whose smiles some feed has left or come back to since the last call.
+        """
+        self._verdicts = judge({n: (f.health, f.skew_ns) for n, f in self._feeds.items()}, now_ns, rules)
+        out: dict[int, tuple[str, ...]] = {}
+        for number in sorted(self._feeds):
+            if not self._verdicts[number].is_live:
+                mine = (name for name, feeds in self._of_underlying.items() if number in feeds and self.is_live(name))
+                if names := tuple(sorted(mine)):
+                    out[number] = names
+        turned = {name for number in (out | self._left_out) for name in _differ(out, self._left_out, number)}
+        self._left_out = out
+        self._mark_unheard()
+        self._spread_skews()
+        return sorted(turned)
+
+    def is_live(self, underlying: str) -> bool:
         """Whether any feed of an underlying is whole and heard."""
-        feeds = self._of_underlying.get(underlying, {})
-        return any(self._is_live(self._feeds[number], now_ns, rules) for number in feeds)
+        return any(self._verdicts[number].is_live for number in self._of_underlying.get(underlying, {}))
 
     def numbers(self) -> dict[str, int]:
         """Number of the last batch taken from each feed."""
-        return {feed.name: feed.number for _, feed in sorted(self._feeds.items())}
+        return {name: self._feeds[number].number for number, name in self._labels().items()}
 
-    def statuses(self, now_ns: int, rules: CoreRules) -> dict[str, FeedStatus]:
+    def statuses(self, now_ns: int) -> dict[str, FeedStatus]:
         """How each feed is, by name."""
-        return {feed.name: self._status(feed, now_ns, rules) for _, feed in sorted(self._feeds.items())}
+        return {
+            name: status(
+                name, self._feeds[number].health, self._verdicts[number], self._left_out.get(number, ()), now_ns
+            )
+            for number, name in self._labels().items()
+        }
 
     def problems(self) -> list[Problem]:
-        """What is wrong with feeds that are connected."""
-        known = [(feed.name, feed.health) for _, feed in sorted(self._feeds.items())]
-        return [Problem("", "feed", f"{name}: {health.trouble}") for name, health in known if health and health.trouble]
+        """Which feeds have left the smiles, and what is wrong with those that are connected."""
+        told = []
+        for number, name in self._labels().items():
+            health = self._feeds[number].health
+            if names := self._left_out.get(number):
+                verdict = self._verdicts[number]
+                until = "for good" if verdict.state == FeedState.FAILED else "until it is whole again"
+                told.append(Problem("", "feed", f"{name}: {verdict.why}; left out of {', '.join(names)} {until}"))
+            if health is not None and health.trouble:
+                told.append(Problem("", "feed", f"{name}: {health.trouble}"))
+        return told
+
+    def _labels(self) -> dict[int, str]:
+        """A name of its own for each feed: two of one venue are told apart by their numbers."""
+        names = [feed.name for feed in self._feeds.values()]
+        return {
+            number: feed.name if names.count(feed.name) == 1 else f"{feed.name} #{number}"
+            for number, feed in sorted(self._feeds.items())
+        }
+
+    def _mark_unheard(self) -> None:
+        key = (self._universe.version, tuple(self._left_out.items()))
+        if key == self._unheard_of:
+            return
+        self._unheard_of = key
+        self.unheard = None
+        if not self._left_out:
+            return
+        universe = self._universe
+        out = np.zeros(len(universe), np.bool_)
+        for number, names in self._left_out.items():
+            rows = self._feeds[number].rows
+            wanted = np.array([name in names for name in universe.underlyings])
+            out[rows[wanted[universe.underlying_id[rows]]]] = True
+        # What a live feed lists as well is as live as that one.
+        for number, feed in self._feeds.items():
+            if self._verdicts[number].is_live:
+                out[feed.ids[feed.ids >= 0]] = False
+        self.unheard = out
+
+    def _spread_skews(self) -> None:
+        key = (self._universe.version, tuple((n, f.skew_ns) for n, f in sorted(self._feeds.items())))
+        if key == self._skews_of:
+            return
+        self._skews_of = key
+        self.skews = None
+        known = [(feed.ids, feed.skew_ns) for _, feed in sorted(self._feeds.items()) if feed.skew_ns is not None]
+        if known:
+            self.skews = np.full(len(self._universe), UNKNOWN_SKEW, np.int64)
+            for ids, skew_ns in known:
+                self.skews[ids[ids >= 0]] = skew_ns
 
     def _feed(self, number: int) -> _Feed:
         if number not in self._feeds:
@@ -123,45 +224,6 @@ class FeedTable:
         ours[known] = feed.ids[ids[known]]
         return ours
 
-    def _is_live(self, feed: _Feed, now_ns: int, rules: CoreRules) -> bool:
-        health = feed.health
-        return (
-            health is not None and health.state is FeedState.READY and _silence(health, now_ns) <= rules.silent_after_ns
-        )
 
-    def _status(self, feed: _Feed, now_ns: int, rules: CoreRules) -> FeedStatus:
-        health = feed.health
-        if health is None:
-            return _status(
-                feed.name, FeedHealth(feed=0, name=feed.name, time_ns=0, state=FeedState.CONNECTING), 0, False
-            )
-        silent_ns = _silence(health, now_ns)
-        return _status(feed.name, health, silent_ns, silent_ns > rules.silent_after_ns)
-
-
-def _silence(health: FeedHealth, now_ns: int) -> int:
-    """How long nothing has been heard: of the feed's process or, where it is connected, by its sockets."""
-    process = now_ns - health.time_ns
-    sockets = now_ns - health.last_message_ns if health.last_message_ns else 0
-    return max(process, sockets, 0)
-
-
-def _status(name: str, health: FeedHealth, silent_ns: int, is_silent: bool) -> FeedStatus:
-    state = "silent" if is_silent and health.state is FeedState.READY else str(health.state)
-    sentence = health.detail or f"{health.connected} of {health.connections} connections, {state}"
-    if is_silent:
-        sentence = f"nothing heard for {silent_ns / 1e9:.0f} s ({sentence})"
-    return FeedStatus(
-        name=name,
-        state=state,
-        is_live=health.state is FeedState.READY and not is_silent,
-        silent_ns=silent_ns,
-        connections=health.connections,
-        connected=health.connected,
-        messages=health.messages,
-        malformed=health.malformed,
-        reconnects=health.reconnects,
-        heartbeats_missed=health.heartbeats_missed,
-        late_batches=health.late_batches,
-        sentence=sentence,
-    )
+def _differ(one: dict[int, tuple[str, ...]], other: dict[int, tuple[str, ...]], number: int) -> set[str]:
+    return set(one.get(number, ())) ^ set(other.get(number, ()))

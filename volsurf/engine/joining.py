@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from volsurf.capture.directory import make_options
 from volsurf.engine import rendezvous, shared
 from volsurf.engine.rendezvous import EngineRecord, SurfaceRules
 from volsurf.engine.session import Session, shared_lock, shared_sessions
@@ -19,26 +23,44 @@ def join(
     venues: str | Sequence[str],
     underlyings: Sequence[str],
     *,
-    url: str | None,
+    url: str | dict[str, str] | None,
     name: str,
     every: float,
     idle_seconds: float | None,
     rules: SurfaceRules,
+    capture: str | os.PathLike[str] | None = None,
+    capture_options: Mapping[str, Any] | None = None,
 ) -> Session:
     """What `volsurf.live` does; its arguments are explained there."""
     wanted_venues = (venues,) if isinstance(venues, str) else tuple(venues)
     wanted = (underlyings,) if isinstance(underlyings, str) else tuple(underlyings)
     check_wanted(wanted_venues, wanted)
     rendezvous.check_name(name)
+    # The engine is another process, and may outlive this one's directory.
+    at = None if capture is None else str(Path(capture).expanduser().absolute())
+    if at is not None:
+        make_options(dict(capture_options or {}))
     idle = shared.idle_seconds() if idle_seconds is None else float(idle_seconds)
     with rendezvous.exclusive(name, _LOCK_SECONDS):
         record = rendezvous.find(name)
         if record is None:
-            record = shared.start(name, wanted_venues, wanted, url=url, every=every, idle=idle, rules=rules)
+            record = shared.start(
+                name,
+                wanted_venues,
+                wanted,
+                url=url,
+                every=every,
+                idle=idle,
+                rules=rules,
+                capture=at,
+                capture_options=dict(capture_options or {}),
+            )
         elif record.venues != wanted_venues or record.url != url or not set(wanted) <= set(record.underlyings):
             raise EngineError(_is_another(name, record, _what_it_follows(record)))
         elif not record.rules.suit(rules):
             raise EngineError(_is_another(name, record, _its_rules(record)))
+        elif at not in (None, record.capture, record.capture_path):
+            raise EngineError(_is_another(name, record, _its_capture(record)))
         return _session(name, record, base_currencies(wanted))
 
 
@@ -76,6 +98,10 @@ def _is_another(name: str, record: EngineRecord, what: str) -> str:
 def _what_it_follows(record: EngineRecord) -> str:
     where = f" at {record.url}" if record.url else ""
     return f"follows {', '.join(record.underlyings)} of {', '.join(record.venues)}{where}"
+
+
+def _its_capture(record: EngineRecord) -> str:
+    return "records nothing" if record.capture_path is None else f"records in {record.capture_path!r}"
 
 
 def _its_rules(record: EngineRecord) -> str:

@@ -50,6 +50,54 @@ class InstrumentsRetired(msgspec.Struct, frozen=True, tag_field="entry", tag="in
     ids: tuple[int, ...]
 
 
+class ChannelLiveness(msgspec.Struct, frozen=True, array_like=True):
+    """One kind of news of a feed, over all its connections. Milliseconds; None where there is nothing to tell it by."""
+
+    name: str
+    """What it brings ("quotes", "marks", …), or what the venue's protocol waits for ("index btc_usd")."""
+    silent_ms: float
+    """Since the last of it came."""
+    limit_ms: float | None = None
+    """How long it may be silent, where the venue promises a cadence."""
+    lag_median_ms: float | None = None
+    """From the venue's stamp to its receipt, our clock's error included, over the last ten seconds."""
+    lag_p95_ms: float | None = None
+    is_vital: bool = False
+    """Without it the feed has no live quotes."""
+
+    @property
+    def is_silent(self) -> bool:
+        """For longer than it may be."""
+        return self.limit_ms is not None and self.silent_ms > self.limit_ms
+
+
+class Liveness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How fresh a feed's news is; counts run from the start of its process. None where there is nothing to tell it by."""
+
+    skew_ns: int | None = None
+    """Our clock less the venue's, the shortest delay on the way included: what is common to all time stamps."""
+    lag_median_ms: float | None = None
+    """From the venue's stamp to its receipt, our clock's error included, over the last ten seconds."""
+    lag_p95_ms: float | None = None
+    quote_age_median_ms: float | None = None
+    """Over the instruments with a bid or an ask: since the venue last said anything of one, by its own stamp less the skew."""
+    quote_age_p95_ms: float | None = None
+    channels: tuple[ChannelLiveness, ...] = ()
+    gaps: int = 0
+    """Order books that missed a change."""
+    resyncs: int = 0
+    """Order books that began again from a snapshot."""
+    takeovers: int = 0
+    """Connections that were replaced by a second one before the venue cut them."""
+    crossed: int = 0
+    """Instruments whose bid is above their ask now."""
+
+    @property
+    def silent_channels(self) -> tuple[str, ...]:
+        """Names of those silent for longer than they may be."""
+        return tuple(channel.name for channel in self.channels if channel.is_silent)
+
+
 class FeedHealth(msgspec.Struct, frozen=True, tag_field="entry", tag="feed_health", kw_only=True):
     """How a feed is at `time_ns`; counts run from the start of its process."""
 
@@ -70,6 +118,9 @@ class FeedHealth(msgspec.Struct, frozen=True, tag_field="entry", tag="feed_healt
     detail: str = ""
     trouble: str = ""
     """What is wrong although it is connected, in words."""
+    suspended: str = ""
+    """Why its quotes are not to be believed although it is whole, in words: the venue is in maintenance."""
+    liveness: Liveness = Liveness()
 
 
 class PolicyChange(msgspec.Struct, frozen=True, tag_field="entry", tag="policy_change"):
@@ -77,6 +128,7 @@ class PolicyChange(msgspec.Struct, frozen=True, tag_field="entry", tag="policy_c
 
     refit_after_ns: int | None = None
     silent_after_ns: int | None = None
+    maximum_skew_ns: int | None = None
     enforce: bool | None = None
     smoothing_seconds: float | None = None
 

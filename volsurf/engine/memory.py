@@ -52,7 +52,12 @@ class Basis:
         with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
             moved = np.abs(columns.vol[now] - old.vol[then]) > rules.quote_move * old.error[then]
             drift = np.abs(np.log(columns.forward[smiles] / old.forward[before]))
-        return bool(moved.any() or (drift > rules.forward_move * self.deviation).any())
+            # Of several markets in an expiry each has a forward of its own, which shows in the moneyness of its quotes only.
+            shift = np.abs(columns.log_moneyness[now] - old.log_moneyness[then])
+            allowed = np.repeat(
+                rules.forward_move * self.deviation, np.diff(columns.offsets[smiles.start : smiles.stop + 1])
+            )
+        return bool(moved.any() or (drift > rules.forward_move * self.deviation).any() or (shift > allowed).any())
 
 
 @dataclass(slots=True)

@@ -19,27 +19,36 @@ _MISSED = ("heartbeat", "test_request", "ping")
 """What venues say when they close a connection that did not answer in time."""
 
 
+Hear = Callable[[int, QuoteBatch | None, list[Event]], None]
+
+
 class Source(Protocol):
     """What the outbox needs of a `VenueFeed`."""
 
     universe: Universe
 
-    def collect(self) -> tuple[QuoteBatch | None, list[Event]]:
-        """What happened since the last call."""
+    def collect(self, now: int) -> tuple[QuoteBatch | None, list[Event]]:
+        """What happened since the last call; ns UTC."""
 
-    def snapshot(self) -> QuoteBatch:
+    def snapshot(self, now: int) -> QuoteBatch:
         """Every last value."""
 
 
 class Outbox:
     """What a feed has to tell the core, conflated until there is somebody to tell.
 
+    It reads no clock: the same source, given the same calls of `begin`, `gather` and `take` at the same `now_ns`, gives the same
+    batches. A replay makes them again that way; `now` decides only when health, which a capture keeps verbatim, is told.
+
     Args:
         health: returns the feed's state now; asked once a message.
+        hear: told what each `gather` took, with its time.
     """
 
-    def __init__(self, source: Source, feed: int, name: str, health: Callable[[], FeedHealth]) -> None:
-        self._source, self._feed, self._name, self._health = source, feed, name, health
+    def __init__(
+        self, source: Source, feed: int, name: str, health: Callable[[], FeedHealth], hear: Hear | None = None
+    ) -> None:
+        self._source, self._feed, self._name, self._health, self._hear = source, feed, name, health, hear
         self._pending = QuoteBoard(source.universe)
         self._batch: QuoteBatch | None = None
         self._number = 0
@@ -62,9 +71,11 @@ class Outbox:
         """There is a new reader who knows nothing."""
         self._whole = True
 
-    def gather(self) -> None:
-        """Take what the connections brought since the last call."""
-        batch, events = self._source.collect()
+    def gather(self, now_ns: int) -> None:
+        """Take what the connections brought since the last call; ns UTC."""
+        batch, events = self._source.collect(now_ns)
+        if self._hear is not None:
+            self._hear(now_ns, batch, events)
         for event in events:
             if isinstance(event, InstrumentEvent):
                 self._listings(event)
@@ -84,9 +95,13 @@ class Outbox:
         self._pending.apply(batch)
 
     def take(self, now: float, now_ns: int) -> list[Entry]:
-        """The entries to send now; what they carry is no longer pending."""
+        """The entries to send now; what they carry is no longer pending.
+
+        Args:
+            now: seconds of a steady clock. now_ns: ns UTC.
+        """
         if self._whole:
-            return self._everything(now)
+            return self._everything(now, now_ns)
         entries: list[Entry] = []
         universe = self._source.universe
         if self._added:
@@ -106,7 +121,7 @@ class Outbox:
             self._told, self._told_state = now, health.state
         return entries
 
-    def _everything(self, now: float) -> list[Entry]:
+    def _everything(self, now: float, now_ns: int) -> list[Entry]:
         universe = self._source.universe
         ids = tuple(np.flatnonzero(universe.active).tolist())
         health = self._health()
@@ -116,7 +131,7 @@ class Outbox:
         self._batch = None
         self._told, self._told_state = now, health.state
         listed = InstrumentsAdded(self._feed, ids, tuple(universe[i] for i in ids))
-        return [FeedStarted(self._feed, self._name), listed, self._source.snapshot(), health]
+        return [FeedStarted(self._feed, self._name), listed, self._source.snapshot(now_ns), health]
 
     def _listings(self, event: InstrumentEvent) -> None:
         for i in event.added:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from volsurf.engine.frame import Frame
-from volsurf.engine.log import ClockStep, FeedHealth
+from volsurf.engine.log import ClockStep, FeedHealth, FeedState
 
 CLOCK_STEP_NS = 250_000_000
 """A disagreement of the wall clock with the steady one, between two frames, that counts as a step."""
@@ -50,6 +50,32 @@ class StepDetector:
         step = wall_ns - steady - self._offset
         self._offset += step
         return ClockStep(wall_ns, step) if abs(step) >= CLOCK_STEP_NS else None
+
+
+class Readiness:
+    """When the engine is ready: there is a surface, and every feed is live or given up.
+
+    One that is neither holds it up for `patience` seconds at most from when another is live and there is a surface.
+
+    Args:
+        feeds: how many there are to be. patience: seconds.
+    """
+
+    def __init__(self, feeds: int, patience: float) -> None:
+        self._feeds, self._patience = feeds, patience
+        self._until: float | None = None
+
+    def look(self, frame: Frame, now: float) -> bool:
+        """Whether it is by the newest frame, at a time of a steady clock in seconds."""
+        feeds = frame.health.values()
+        if not frame.surfaces or not any(feed.is_live for feed in feeds):
+            self._until = None
+            return False
+        if len(feeds) >= self._feeds and all(feed.is_live or feed.state == FeedState.FAILED for feed in feeds):
+            return True
+        if self._until is None:
+            self._until = now + self._patience
+        return now >= self._until
 
 
 @dataclass

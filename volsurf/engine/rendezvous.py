@@ -46,10 +46,14 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
     stream_url: str
     venues: tuple[str, ...]
     underlyings: tuple[str, ...]
-    url: str | None
+    url: str | dict[str, str] | None
     """Of the exchange; None for the public one."""
     every: float
     rules: SurfaceRules = SurfaceRules()
+    capture: str | None = None
+    """Directory it was asked to record in, absolute; None where it records nothing."""
+    capture_path: str | None = None
+    """Directory it records in: that one, or the next beside it where it holds an earlier capture."""
     version: str
 
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import logging
+import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volsurf.engine.client import StreamClient, stream_url
@@ -83,6 +85,14 @@ class Session:
     def url(self) -> str:
         """Address of the engine's stream."""
         return self._client.url
+
+    @property
+    def capture_path(self) -> Path | None:
+        """Where the shared engine of this session records; None where it does not, has ended, or is not a shared one."""
+        from volsurf.engine import rendezvous
+
+        record = None if self.engine_name is None else rendezvous.look(self.engine_name)
+        return None if record is None or record.capture_path is None else Path(record.capture_path)
 
     @property
     def stopped(self) -> bool:
@@ -311,32 +321,50 @@ def live(
     venues: str | Sequence[str] = "deribit",
     underlyings: Sequence[str] = ("BTC", "ETH"),
     *,
-    url: str | None = None,
+    url: str | Mapping[str, str] | None = None,
     name: str = "default",
     every: float = 0.1,
     idle_seconds: float | None = None,
     smoothing_seconds: float | None = None,
     enforce: bool = True,
+    capture: str | os.PathLike[str] | None = None,
+    capture_options: Mapping[str, Any] | None = None,
 ) -> Session:
     """Start the shared engine of a name, or join it where it runs already; running the cell again gives the same session.
 
     Args:
         venues: where quotes come from.
         underlyings: e.g. `["BTC", "ETH", "SOL_USDC"]`.
-        url: address of the exchange instead of the public one, e.g. of `volsurf sim`.
+        url: address of the exchange instead of the public one, e.g. of `volsurf sim`; `{venue: address}` for several venues.
         name: engines of different names run side by side.
         every: seconds between frames.
         idle_seconds: how long the engine stays after its last client has left (30, or `$VOLSURF_ENGINE_IDLE_SECONDS`).
         smoothing_seconds: time constant of the temporal filter: vols jitter less, and follow a drift later by up to this time;
             jumps are followed at once. 0 for none; if not given half a second, or what the running engine has.
         enforce: surfaces free of arbitrage only; False for what the quotes alone give, with its certificates.
+        capture: directory in which the engine records all it hears and makes, for `vs.replay`; beside it, as `DIR-2`, where it
+            holds an earlier capture. `Session.capture_path` says where. None joins an engine whether it records or not.
+        capture_options: of the engine that is started, names and values of `volsurf.capture.directory.CaptureOptions`.
 
     Raises:
         InputError: an unknown venue, no underlying.
-        EngineError: it could not be started, or the engine of this name follows something else or by other rules.
+        ConfigError: an option of the capture that cannot be.
+        EngineError: it could not be started, or the engine of this name follows something else, by other rules, or does not
+            record in `capture`.
     """
     from volsurf.engine.joining import join
     from volsurf.engine.rendezvous import SurfaceRules
 
     rules = SurfaceRules(smoothing_seconds=smoothing_seconds, enforce=enforce)
-    return join(venues, underlyings, url=url, name=name, every=every, idle_seconds=idle_seconds, rules=rules)
+    at = url if url is None or isinstance(url, str) else dict(url)
+    return join(
+        venues,
+        underlyings,
+        url=at,
+        name=name,
+        every=every,
+        idle_seconds=idle_seconds,
+        rules=rules,
+        capture=capture,
+        capture_options=capture_options,
+    )

@@ -49,10 +49,12 @@ def start(
     venues: Sequence[str],
     underlyings: Sequence[str],
     *,
-    url: str | None,
+    url: str | dict[str, str] | None,
     every: float,
     idle: float,
     rules: SurfaceRules,
+    capture: str | None = None,
+    capture_options: dict[str, Any] | None = None,
 ) -> EngineRecord:
     """Start the engine of a name and return once its stream listens; the caller holds `rendezvous.exclusive(name)`."""
     settings = {
@@ -62,6 +64,8 @@ def start(
         "every": every,
         "idle": idle,
         "rules": msgspec.to_builtins(rules),
+        "capture": capture,
+        "capture_options": capture_options,
     }
     log = rendezvous.log_path(name)
     with log.open("wb") as output:
@@ -131,6 +135,8 @@ def serve(name: str, settings: dict[str, Any], stop: threading.Event) -> None:
             url=settings["url"],
             port=0,
             frame_seconds=settings["every"],
+            capture=settings["capture"],
+            capture_options=settings["capture_options"],
             **settings["rules"],
         ) as engine,
     ):
@@ -142,6 +148,8 @@ def serve(name: str, settings: dict[str, Any], stop: threading.Event) -> None:
             url=settings["url"],
             every=settings["every"],
             rules=SurfaceRules(**settings["rules"]),
+            capture=settings["capture"],
+            capture_path=None if engine.capture_path is None else str(engine.capture_path),
             version=__version__,
         )
         rendezvous.publish(name, record)

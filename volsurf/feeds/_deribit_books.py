@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-from volsurf.feeds._deribit_messages import Book, nanoseconds
+from volsurf.feeds._deribit_messages import Book
+from volsurf.feeds._wire import BadLevel, BookGap, nanoseconds
 from volsurf.feeds.protocol import BookEvent
 
 _ACTIONS = ("new", "change", "delete")
 _MOST = 1 << 63
-
-
-class BookGap(Exception):
-    """A change that does not follow the one before it."""
-
-
-class BadLevel(Exception):
-    """A level that is none: unknown action, or a price, amount or change id that cannot be."""
 
 
 class Books:
@@ -24,14 +18,21 @@ class Books:
 
     def __init__(self) -> None:
         self._last: dict[int, int] = {}
+        self._midway: set[int] = set()
 
     def clear(self) -> None:
         """Every book starts again from its snapshot."""
         self._last.clear()
+        self._midway.clear()
 
     def forget(self, row: int) -> None:
         """This book starts again from its snapshot."""
         self._last.pop(row, None)
+        self._midway.discard(row)
+
+    def resume(self, rows: Iterable[int]) -> None:
+        """These were being followed: whoever holds them knows them, so the next change of each is taken as the one due."""
+        self._midway.update(rows)
 
     def take(self, row: int, book: Book, *, in_dollars: bool) -> BookEvent | None:
         """The event of a message; None for a change that comes while a snapshot is awaited.
@@ -51,7 +52,9 @@ class Books:
         # The first fill of an empty book came as a change from 0 (seen in 2021): with no book held, that is the whole of it.
         is_snapshot = book.type == "snapshot" or previous is None or (previous == 0 and last is None)
         if not is_snapshot and last is None:
-            return None
+            if row not in self._midway:
+                return None
+            last = previous
         if not is_snapshot and previous != last:
             self.forget(row)
             raise BookGap(f"change {book.change_id} follows {previous}, the last was {last}")
@@ -61,6 +64,7 @@ class Books:
             self.forget(row)
             raise
         self._last[row] = int(book.change_id)
+        self._midway.discard(row)
         return BookEvent(
             instrument_id=row,
             is_snapshot=is_snapshot,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from zlib import crc32
 
 import msgspec
 
 from volsurf.errors import InputError
-from volsurf.feeds._deribit_messages import Listing, decode_listing, nanoseconds
+from volsurf.feeds._catalogue import Catalogue
+from volsurf.feeds._deribit_messages import Listing, decode_listing
 from volsurf.feeds._deribit_names import Market, future_market, parse_symbol
-from volsurf.instruments import Instrument, Kind, Universe
+from volsurf.feeds._wire import nanoseconds
+from volsurf.instruments import Instrument, Kind, Settlement
 
 VENUE = "deribit"
 ENDED = frozenset(("settlement", "delivered", "inactive", "archivized", "closed"))
@@ -23,7 +24,7 @@ Key = tuple[str, str]
 """`(currency, kind)` of one `get_instruments` request."""
 
 
-class Change(NamedTuple):
+class Listed(NamedTuple):
     """What a listing changed: ids, the names of this connection's it held, and what was wrong with rows that cannot be used."""
 
     added: list[int]
@@ -32,28 +33,20 @@ class Change(NamedTuple):
     unusable: list[str]
 
 
-class Catalogue:
+class DeribitCatalogue(Catalogue[Key]):
     """The universe of one connection.
 
     Args:
-        markets: the markets wanted.
-        shard: `(i, n)`: of n connections this is the i-th; an instrument belongs to one of them for its whole life, by the
-            checksum of its name. Indexes belong to all, because silence is judged by them.
+        markets: the markets wanted. shard: as in `Catalogue`.
 
     Attributes:
-        rows: name → id of the instruments followed now, indexes apart.
-        index_rows: index name → id. listed_markets: every market seen in a listing of options, wanted or not.
+        listed_markets: every market seen in a listing of options, wanted or not.
     """
 
     def __init__(self, markets: Sequence[Market], shard: tuple[int, int] = (0, 1)) -> None:
-        self.universe = Universe()
+        super().__init__(shard)
         self.markets = {market.name: market for market in markets}
-        self.rows: dict[str, int] = {}
-        self.index_rows: dict[str, int] = {}
         self.listed_markets: set[str] = set()
-        self._shard = shard
-        self._key_of: dict[int, Key] = {}
-        self._index_of: dict[int, str] = {}
 
     @property
     def keys(self) -> list[Key]:
@@ -61,23 +54,15 @@ class Catalogue:
         currencies = dict.fromkeys(market.currency for market in self.markets.values())
         return [(currency, kind) for currency in currencies for kind in ("option", "future")]
 
-    def key_of(self, row: int) -> Key | None:
-        """The listing an instrument comes from; None for an index."""
-        return self._key_of.get(row)
-
-    def index_of(self, row: int) -> str:
-        """Name of the index that settles an instrument; its own for an index."""
-        return self._index_of.get(row, "")
-
-    def concerns(self, name: str) -> Key | None:
-        """The listing that would hold a name, if it is of a wanted market and this shard's."""
+    def concerns(self, name: str, *, any_shard: bool = False) -> Key | None:
+        """The listing that would hold a name, if it is of a wanted market and, where that matters, this shard's."""
         option = parse_symbol(name)
         market = self.markets.get(option.market if option else future_market(name) or "")
-        if market is None or not self._is_mine(name):
+        if market is None or not (any_shard or self.is_mine(name)):
             return None
         return market.currency, "option" if option else "future"
 
-    def take_listing(self, key: Key, raw_rows: Iterable[msgspec.Raw], venue_ns: int, *, complete: bool) -> Change:
+    def take_listing(self, key: Key, raw_rows: Iterable[msgspec.Raw], venue_ns: int, *, complete: bool) -> Listed:
         """Follow what a listing names; with `complete`, say what is followed and no longer listed.
 
         A listing asked for because of one new instrument retires nothing: Deribit answers from a cache that may be older than
@@ -99,7 +84,7 @@ class Catalogue:
             market = self._market(listing)
             if listing.kind == "option" and market is not None:
                 self.listed_markets.add(market.name)
-            if market is None or market.name not in self.markets or not self._is_mine(listing.instrument_name):
+            if market is None or market.name not in self.markets or not self.is_mine(listing.instrument_name):
                 continue
             if listing.state in ENDED or (not listing.is_active and listing.state not in PAUSED):
                 continue
@@ -110,37 +95,27 @@ class Catalogue:
                 continue
             if not 0 < instrument.expiry_ns <= venue_ns:
                 wanted.append(instrument)
-        added = self._follow(wanted, key)
+        change = self.follow((*self._indexes(wanted), *wanted), key, complete=complete)
         listed = {instrument.symbol for instrument in wanted}
-        retired: list[int] = []
-        if complete:
-            retired = [row for name, row in self.rows.items() if self._key_of[row] == key and name not in listed]
-        return Change(added, retired, listed, unusable)
+        return Listed(change.added, change.retired, listed, unusable)
 
-    def retire(self, rows: Iterable[int]) -> None:
-        """Follow these no longer."""
-        gone = list(rows)
-        for row in gone:
-            self.rows.pop(self.universe[row].symbol, None)
-        self.universe.retire(gone)
-
-    def expired(self, before_ns: int) -> list[int]:
-        """Ids followed whose expiry lies before a time."""
-        return [row for row in self.rows.values() if 0 < self.universe[row].expiry_ns < before_ns]
-
-    @property
-    def first_expiry_ns(self) -> int | None:
-        """Expiry that comes first among those followed."""
-        return min((e for row in self.rows.values() if (e := self.universe[row].expiry_ns) > 0), default=None)
+    def follow_again(self, instruments: Iterable[Instrument]) -> list[int]:
+        """Follow what was followed before, as far as it is wanted and of this shard; ids."""
+        by_key: dict[Key, list[Instrument]] = {}
+        for instrument in instruments:
+            linear = instrument.settlement is Settlement.LINEAR
+            base, quote = instrument.underlying, instrument.quote_currency
+            if instrument.venue != VENUE or (f"{base}_{quote}" if linear else base) not in self.markets:
+                continue
+            kind = "option" if instrument.kind is Kind.OPTION else "future"
+            if instrument.kind is Kind.INDEX or self.is_mine(instrument.symbol):
+                by_key.setdefault((quote if linear else base, kind), []).append(instrument)
+        return [row for key, group in by_key.items() for row in self.follow(group, key, complete=False).added]
 
     @property
     def missing_markets(self) -> list[str]:
         """Wanted markets of which no listing held an option."""
         return [name for name in self.markets if name not in self.listed_markets]
-
-    def _is_mine(self, name: str) -> bool:
-        index, count = self._shard
-        return count == 1 or crc32(name.encode()) % count == index
 
     def _market(self, listing: Listing) -> Market | None:
         # By the listing's own fields: a name says what is settled in coin only to those who know the convention of the year.
@@ -150,29 +125,21 @@ class Catalogue:
             inverse = (listing.settlement_currency or quote) == base or quote in (base, "USD")
         return Market(base, base, "") if inverse else Market(f"{base}_{quote}", base, quote)
 
-    def _follow(self, instruments: list[Instrument], key: Key) -> list[int]:
-        indexes = {i.price_index: i for i in instruments if i.price_index not in self.index_rows}
-        added: list[int] = []
-        for name, sample in indexes.items():
-            index = Instrument(
+    def _indexes(self, instruments: Iterable[Instrument]) -> list[Instrument]:
+        """The indexes that settle these and are not followed yet."""
+        samples = {i.price_index: i for i in instruments if i.price_index not in self.index_rows}
+        return [
+            Instrument(
                 venue=VENUE,
                 symbol=name,
                 kind=Kind.INDEX,
                 underlying=sample.underlying,
                 settlement=sample.settlement,
+                quote_currency=sample.quote_currency,
                 price_index=name,
             )
-            row = int(self.universe.add([index])[0])
-            self.index_rows[name] = row
-            self._index_of[row] = name
-            added.append(row)
-        fresh = [i for i in instruments if i.symbol not in self.rows or self.universe[self.rows[i.symbol]] != i]
-        for instrument, row in zip(fresh, self.universe.add(fresh).tolist(), strict=True):
-            self.rows[instrument.symbol] = row
-            self._key_of[row] = key
-            self._index_of[row] = instrument.price_index
-            added.append(row)
-        return added
+            for name, sample in samples.items()
+        ]
 
 
 def instrument_of(listing: Listing, market: Market) -> Instrument:
@@ -211,6 +178,7 @@ def instrument_of(listing: Listing, market: Market) -> Instrument:
         kind=kind,
         underlying=listing.base_currency,
         settlement=market.settlement,
+        quote_currency=market.quote or "USD",
         expiry_ns=0 if kind is Kind.PERPETUAL else expiry_ns,
         strike=listing.strike if kind is Kind.OPTION and listing.strike is not None else math.nan,
         is_call=is_call,
@@ -219,9 +187,3 @@ def instrument_of(listing: Listing, market: Market) -> Instrument:
         contract_size=1.0 if listing.contract_size is None else listing.contract_size,
         price_index=listing.price_index or market.price_index,
     ).validate()
-
-
-def in_sentence(names: Sequence[str], most: int = 8) -> str:
-    """A few names of many, for an event a person reads."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

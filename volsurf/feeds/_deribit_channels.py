@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from volsurf.feeds._deribit_requests import SECOND, Request, RequestQueue
+from volsurf.feeds._deribit_requests import Request, RequestQueue
+from volsurf.feeds._watch import SECOND
 
 MOST_CHANNELS = 500
 """Per message."""
@@ -33,7 +34,7 @@ class Channels:
         self.owner: dict[str, int | None] = {}
         self.granted: set[str] = set()
         self.refused: set[str] = set()
-        self.retrying: set[str] = set()
+        self.retrying: dict[str, None] = {}  # in order, because a replay must ask for them in the same one
         self._retried: set[str] = set()
         self._subscribe: dict[str, None] = {}
         self._unsubscribe: dict[str, None] = {}
@@ -42,8 +43,9 @@ class Channels:
 
     def clear(self) -> None:
         """Forget everything, for a new socket."""
-        for store in (self.owner, self.granted, self.refused, self.retrying, self._retried):
+        for store in (self.owner, self.granted, self.refused, self._retried):
             store.clear()
+        self.retrying.clear()
         self._subscribe.clear()
         self._unsubscribe.clear()
         self._flush_at = None
@@ -55,6 +57,13 @@ class Channels:
             self._subscribe[channel] = None
         self._schedule(elapsed)
 
+    def assume(self) -> None:
+        """Everything wanted was acknowledged long ago: this connection is played back from its middle."""
+        self.granted.update(self.owner)
+        self._subscribe.clear()
+        self._unsubscribe.clear()
+        self._flush_at = None
+
     def drop(self, channels: Iterable[str], elapsed: int) -> None:
         """Unsubscribe, with the next flush, what was ever asked for."""
         for channel in channels:
@@ -64,7 +73,8 @@ class Channels:
             if not only_gathered:
                 self._unsubscribe[channel] = None
             self._subscribe.pop(channel, None)
-            for store in (self.granted, self.refused, self.retrying, self._retried):
+            self.retrying.pop(channel, None)
+            for store in (self.granted, self.refused, self._retried):
                 store.discard(channel)
             del self.owner[channel]
         self._schedule(elapsed)
@@ -78,7 +88,8 @@ class Channels:
     def retry(self, channels: Iterable[str], elapsed: int) -> None:
         """Ask once more for channels that were left out."""
         again = [channel for channel in channels if channel in self.retrying]
-        self.retrying.difference_update(again)
+        for channel in again:
+            del self.retrying[channel]
         self._retried.update(again)
         self._subscribe.update(dict.fromkeys(again))
         self._schedule(elapsed)
@@ -103,13 +114,14 @@ class Channels:
         again = [channel for channel in left_out if channel in self._retried]
         first = [channel for channel in left_out if channel not in self._retried]
         self.refused.update(again)
-        self.retrying.update(first)
+        self.retrying.update(dict.fromkeys(first))
         return first, again
 
     @property
     def flush_at(self) -> int | None:
-        """When `flush` has something to do."""
-        return None if self.held else self._flush_at
+        """When `flush` has something to do: not while earlier requests wait for credits, so that what is wanted meanwhile goes
+        out in one message with them at last, however many books lose changes at once."""
+        return None if self.held or self._requests.is_waiting(SUBSCRIBE) else self._flush_at
 
     @property
     def settled(self) -> bool:

@@ -35,6 +35,37 @@ class Ticker(Struct, gc=False):
     index_price: Number = NAN
 
 
+class Greeks(Struct, gc=False):
+    """`greeks` of an option's ticker."""
+
+    delta: Number = NAN
+    gamma: Number = NAN
+    vega: Number = NAN
+    theta: Number = NAN
+    rho: Number = NAN
+
+
+class Reference(Struct, gc=False):
+    """The venue's own numbers in a ticker, which nothing here computes with. Vols are in percent, 0 where there is none."""
+
+    timestamp: float = 0.0
+    mark_iv: Number = NAN
+    bid_iv: Number = NAN
+    ask_iv: Number = NAN
+    underlying_price: Number = NAN
+    greeks: Greeks | None = None
+
+
+class _ReferenceParams(Struct, gc=False):
+    data: Reference
+
+
+class ReferenceNotification(Struct, gc=False):
+    """The whole message of a ticker, for its reference numbers."""
+
+    params: _ReferenceParams
+
+
 class _TickerParams(Struct, gc=False):
     channel: str
     data: Ticker
@@ -166,6 +197,7 @@ TICKER_PREFIX = b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"
 """How Deribit has always begun a ticker's message. Key order is promised nowhere, so other orders take the slower way."""
 
 decode_ticker_notification = msgspec.json.Decoder(TickerNotification).decode
+decode_reference_notification = msgspec.json.Decoder(ReferenceNotification).decode
 decode_message = msgspec.json.Decoder(Message).decode
 decode_notification = msgspec.json.Decoder(Notification).decode
 decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
@@ -186,22 +218,3 @@ _encode = msgspec.json.Encoder().encode
 def encode_request(number: int, method: str, params: dict[str, Any]) -> bytes:
     """A JSON-RPC request."""
     return _encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-
-
-_LATEST_MS = 9_000_000_000_000  # in the year 2255: beyond it nanoseconds leave 64 bits
-
-
-def nanoseconds(milliseconds: float) -> int:
-    """Nanoseconds of a venue time; 0 for one that cannot be."""
-    return int(milliseconds) * 1_000_000 if 0 < milliseconds < _LATEST_MS else 0
-
-
-def malformed_cause(error: Exception) -> str:
-    """One word for why a message did not decode: what the counters are named after."""
-    if isinstance(error, msgspec.ValidationError):
-        return "schema"
-    if isinstance(error, RecursionError):
-        return "nesting"
-    if isinstance(error, UnicodeError) or "UTF-8" in str(error):
-        return "utf8"
-    return "truncated" if "truncated" in str(error) else "json"

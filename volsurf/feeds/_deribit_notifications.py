@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from volsurf.feeds import _deribit_messages as wire
-from volsurf.feeds._deribit_books import BadLevel, BookGap, Books
+from volsurf.feeds._deribit_books import Books
 from volsurf.feeds._deribit_catalogue import ENDED, PAUSED, Key
 from volsurf.feeds._deribit_link import Link
+from volsurf.feeds._wire import BadLevel, BookGap, malformed_cause, nanoseconds
+from volsurf.feeds.book import lost_book
 from volsurf.feeds.protocol import Health, TradeEvent
+
+_TICKER_AT = len("ticker.")
 
 
 class Notifications:
@@ -26,6 +32,10 @@ class Notifications:
         self._paused: set[int] = set()
         self._maintenance = False
 
+    def resume(self, rows: Sequence[int]) -> None:
+        """Books of these instruments go on from where whoever holds them has them."""
+        self._books.resume(rows)
+
     def clear(self) -> None:
         """Forget what belonged to the old socket."""
         self._books.clear()
@@ -41,10 +51,15 @@ class Notifications:
         return self._maintenance or bool(self._locked)
 
     @property
+    def suspended(self) -> str:
+        """That the whole platform is in maintenance, in words; "" where it is not. What is locked alone shows no quotes."""
+        return "the platform is in maintenance" if self._maintenance else ""
+
+    @property
     def trouble(self) -> str:
         """Which maintenance there is, in words; "" where there is none."""
         locked = [f"{name} is locked" for name in sorted(self._locked)]
-        return "; ".join(["the platform is in maintenance"] * self._maintenance + locked)
+        return "; ".join(filter(None, (self.suspended, *locked)))
 
     def update_halted(self) -> None:
         """Tell the values whose prices are no quotes, after a state or the instruments changed."""
@@ -54,13 +69,15 @@ class Notifications:
         halted = set(self._paused)
         if self._maintenance or self._locked:
             rows = catalogue.rows.values()
-            halted.update(row for row in rows if self._maintenance or catalogue.index_of(row) in self._locked)
+            halted.update(
+                row for row in rows if self._maintenance or catalogue.universe[row].price_index in self._locked
+            )
         newly = halted - values.halted
         values.halted = halted
         values.clear(newly, self._link.watch.now)
 
-    def take(self, notification: wire.Notification, now: int) -> None:
-        """Take one notification; lets decoding errors out."""
+    def take(self, notification: wire.Notification, now: int, message: bytes) -> None:
+        """Take one notification and the whole message that it came as; lets decoding errors out."""
         channel, data = notification.channel, notification.data
         kind, _, _ = channel.partition(".")
         if channel in ("platform_state", "platform_state.public_methods_state"):
@@ -69,6 +86,7 @@ class Notifications:
             self._state(wire.decode_state_change(data))
         elif kind == "ticker":
             self._ticker(wire.decode_ticker(data), now)
+            self._link.values.told[channel[_TICKER_AT:].encode()] = message
         elif kind == "book":
             self._book(channel, wire.decode_book(data), data)
         elif kind == "trades":
@@ -83,6 +101,13 @@ class Notifications:
             return
         self._link.counters[kind] += 1
 
+    def restart_book(self, row: int) -> None:
+        """Start the book of an instrument again from a snapshot."""
+        channels = self._link.channels
+        for channel in self._link.channels_of(row):
+            if channel.startswith("book.") and channel in channels.owner:
+                self._restart(channel, row)
+
     def _ticker(self, ticker: wire.Ticker, now: int) -> None:
         self._link.values.settle()  # what came before it must not come after it
         row = self._link.catalogue.rows.get(ticker.instrument_name)
@@ -96,11 +121,11 @@ class Notifications:
         if row is None or not price.price > 0:
             self._link.counters["index_unusable"] += 1
             return
-        if venue_ns := wire.nanoseconds(price.timestamp):
+        if venue_ns := nanoseconds(price.timestamp):
             self._link.venue_time_ns = venue_ns
             self._link.watch.heard_time(venue_ns)
         self._link.values.set_index(row, price, now)
-        self._link.watch.heard_index(price.index_name)
+        self._link.watch.heard_of(price.index_name)
 
     def _marks(self, data: msgspec.Raw, now: int) -> None:
         rows = self._link.catalogue.rows
@@ -108,7 +133,7 @@ class Notifications:
             try:
                 mark = wire.decode_mark_price(raw)
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                self._link.watch.malformed(wire.malformed_cause(error), bytes(raw))
+                self._link.watch.malformed(malformed_cause(error), bytes(raw))
                 continue
             row = rows.get(mark.instrument_name)
             if row is not None:
@@ -120,7 +145,7 @@ class Notifications:
             try:
                 trade = wire.decode_trade(raw)
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                link.watch.malformed(wire.malformed_cause(error), bytes(raw))
+                link.watch.malformed(malformed_cause(error), bytes(raw))
                 continue
             row = link.catalogue.rows.get(trade.instrument_name)
             if row is None:
@@ -128,7 +153,7 @@ class Notifications:
             elif not (trade.price > 0 and trade.amount > 0) or trade.direction not in ("buy", "sell"):
                 link.watch.malformed("trade", bytes(raw))
             else:
-                is_buy, time_ns = trade.direction == "buy", wire.nanoseconds(trade.timestamp)
+                is_buy, time_ns = trade.direction == "buy", nanoseconds(trade.timestamp)
                 link.watch.emit(TradeEvent(row, trade.price, trade.amount, is_buy, time_ns, str(trade.trade_id)))
 
     def _book(self, channel: str, book: wire.Book, data: msgspec.Raw) -> None:
@@ -142,15 +167,20 @@ class Notifications:
         except BookGap as gap:
             link.counters["book_gaps"] += 1
             link.watch.report(Health.GAP, f"{book.instrument_name}: {gap}; subscribing anew")
-            link.channels.restart(channel, link.watch.elapsed)
+            self._restart(channel, row)
         except BadLevel:
             link.watch.malformed("book", bytes(data))
-            link.channels.restart(channel, link.watch.elapsed)
+            self._restart(channel, row)
         else:
             if event is None:
                 link.counters["book_awaiting_snapshot"] += 1
             else:
                 link.watch.emit(event)
+
+    def _restart(self, channel: str, row: int) -> None:
+        self._books.forget(row)
+        self._link.watch.emit(lost_book(row))
+        self._link.channels.restart(channel, self._link.watch.elapsed)
 
     def _state(self, change: wire.StateChange) -> None:
         link = self._link

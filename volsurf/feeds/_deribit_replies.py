@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from volsurf.feeds import _deribit_messages as wire
-from volsurf.feeds._deribit_catalogue import Key, in_sentence
+from volsurf.feeds._deribit_catalogue import Key
 from volsurf.feeds._deribit_channels import SUBSCRIBE, UNSUBSCRIBE
 from volsurf.feeds._deribit_link import Link
 from volsurf.feeds._deribit_notifications import Notifications
-from volsurf.feeds._deribit_requests import SECOND, TIMEOUT, Request
+from volsurf.feeds._deribit_requests import TIMEOUT, Request
+from volsurf.feeds._watch import SECOND
+from volsurf.feeds._wire import in_sentence, nanoseconds
 from volsurf.feeds.protocol import Health, InstrumentEvent
 
 LISTING = "public/get_instruments"
@@ -17,6 +19,8 @@ TOO_MANY_REQUESTS, RAW_NOT_ALLOWED, INVALID_PARAMS = 10028, 13778, -32602
 _MOST_ATTEMPTS = 3
 _MOST_LOOKUPS = 5
 _PAUSE = 2 * SECOND
+_DOUBT_EVERY = 10 * SECOND
+_DOUBT_AGAIN = 60 * SECOND
 _CREDIT_WAIT = 5 * SECOND
 """After 10028: the pool of 30000 credits is full again after 3 s."""
 
@@ -44,7 +48,9 @@ class Replies:
         self._looking_up: set[Key] = set()
         self._lookups: dict[Key, int] = {}
         self._lookup_at: dict[Key, int] = {}
+        self._doubt_at = 0
         self._probing = False
+        self._overhears = False
         self._link.channels.held = True
 
     def fail(self, reason: str) -> None:
@@ -79,15 +85,30 @@ class Replies:
             if names and self._link.watch.elapsed >= self._lookup_at.get(key, 0):
                 self.ask_listing(key)
 
+    def look_up_doubted(self) -> None:
+        """Read the listings of options nothing is said of any more, though of others it is: they may have left without a word."""
+        elapsed = self._link.watch.elapsed
+        if elapsed < self._doubt_at or not self.is_ready:
+            return
+        self._doubt_at = elapsed + _DOUBT_EVERY
+        keys = {self._link.catalogue.key_of(row) for row in self._link.doubted()}
+        for key in [key for key in self._link.catalogue.keys if key in keys]:
+            self._doubt_at = elapsed + _DOUBT_AGAIN
+            self._link.counters["listings_doubted"] += 1
+            params = {"currency": key[0], "kind": key[1], "expired": False}
+            self._link.requests.submit(Request(LISTING, params, "doubt"))
+
     def take(self, message: wire.Message) -> None:
         """Take one reply; lets decoding errors out."""
         link = self._link
         request = link.requests.answered(message.id)
-        self._link.venue_time_ns = wire.nanoseconds(message.usOut / 1000) or self._link.venue_time_ns
+        self._link.venue_time_ns = nanoseconds(message.usOut / 1000) or self._link.venue_time_ns
         if message.error is not None:
             self._error(request, message.error)
         elif request is None:
             link.counters["replies_unclaimed"] += 1
+            if self._overhears:
+                self._overhear(message)
         elif request.purpose == "probe":
             self._probing = False
         else:
@@ -124,9 +145,45 @@ class Replies:
             f"{len(self._link.catalogue.rows)} instruments, {len(channels.granted)} channels{left_out}",
         )
 
+    def resume(self) -> None:
+        """Everything that the catalogue follows was subscribed to and acknowledged; what others asked for is overheard."""
+        link = self._link
+        self._discovering.clear()
+        self._want_channels()
+        link.channels.want(link.common_channels(), None, link.watch.elapsed)
+        link.channels.assume()
+        link.channels.held = False
+        link.requests.mute()
+        link.note_expiries()
+        self._overhears = True
+        self.check_ready()
+
+    def _overhear(self, message: wire.Message) -> None:
+        """An answer to what this connection asked before it was resumed: only a listing says anything new."""
+        try:
+            rows = wire.decode_rows(message.result)
+            names = [wire.decode_listing(row).instrument_name for row in rows]
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return
+        concerned = (self._link.catalogue.concerns(name, any_shard=True) for name in names)
+        if (key := next(filter(None, concerned), None)) is not None:
+            self._listing(Request(LISTING, {"currency": key[0], "kind": key[1]}, "lookup"), rows)
+
+    def _want_channels(self) -> None:
+        """Subscribe to what is followed and has no channels yet."""
+        link = self._link
+        elapsed = link.watch.elapsed
+        for row in link.catalogue.rows.values():
+            if (channels := link.channels_of(row))[0] not in link.channels.owner:
+                link.channels.want(channels, row, elapsed)
+        for name in link.catalogue.index_rows:
+            if (channels := link.index_channels(name))[0] not in link.channels.owner:
+                link.channels.want(channels, None, elapsed)
+                link.expect_index(name)
+
     def _again(self, request: Request, pause: int = 0) -> None:
         not_before = self._link.watch.elapsed + pause
-        self._link.requests.submit(request._replace(attempt=request.attempt + 1, not_before=not_before))
+        self._link.requests.submit(request._replace(attempt=request.attempt + 1), not_before)
 
     def _ask_again_or_fail(self, request: Request, why: str, pause: int = 0) -> None:
         if request.attempt < _MOST_ATTEMPTS:
@@ -140,20 +197,19 @@ class Replies:
         complete = request.purpose == "complete"
         self._discovering.discard(key)
         self._looking_up.discard(key)
-        change = link.catalogue.take_listing(key, rows, link.venue_time_ns, complete=complete)
+        doubt = request.purpose == "doubt"
+        change = link.catalogue.take_listing(key, rows, link.venue_time_ns, complete=complete or doubt)
         for sample in change.unusable:
             link.watch.malformed("listing", sample.encode("utf-8", "replace"))
-        link.retire(change.retired)
+        # What was listed a moment ago may be missing from the venue's cache: doubted is only what is silent.
+        retired = sorted(link.doubted().intersection(change.retired)) if doubt else change.retired
+        if doubt and retired:
+            names = in_sentence([link.catalogue.universe[row].symbol for row in retired], 3)
+            link.watch.report(Health.STALE, f"silent, and listed no more without a word: {names}")
+        link.retire(retired)
         if change.added:
             link.watch.emit(InstrumentEvent(added=tuple(change.added)))
-        elapsed = link.watch.elapsed
-        for row in [row for row in link.catalogue.rows.values() if link.catalogue.key_of(row) == key]:
-            if (channels := link.channels_of(row))[0] not in link.channels.owner:
-                link.channels.want(channels, row, elapsed)
-        for name in link.catalogue.index_rows:
-            if (channels := link.index_channels(name))[0] not in link.channels.owner:
-                link.channels.want(channels, None, elapsed)
-                link.watch.expect_index(name)
+        self._want_channels()
         self._retry_left_out(key, change.listed)
         self._check_announced(key)
         link.note_expiries()
@@ -207,8 +263,9 @@ class Replies:
             link.watch.report(
                 Health.REFUSED, f"left out of the acknowledgement: {in_sentence(first)}; asking once more"
             )
-            rows = {row for channel in first if (row := link.channels.owner[channel]) is not None}
-            for key in {key for row in rows if (key := link.catalogue.key_of(row)) is not None}:
+            rows = [row for channel in first if (row := link.channels.owner[channel]) is not None]
+            # In their order: a replay must number its requests as the live connection did.
+            for key in dict.fromkeys(key for row in rows if (key := link.catalogue.key_of(row)) is not None):
                 self.ask_listing(key)
             common = [channel for channel in first if link.channels.owner[channel] is None]
             link.channels.retry(common, link.watch.elapsed)
@@ -217,7 +274,7 @@ class Replies:
             link.watch.report(Health.REFUSED, f"left out again and given up: {in_sentence(again)}")
             for name in link.catalogue.index_rows:
                 if link.index_channels(name)[0] in again:
-                    link.watch.forget_index(name)
+                    link.watch.forget(name)
 
     def _error(self, request: Request | None, error: wire.ErrorBody) -> None:
         link = self._link
@@ -242,7 +299,7 @@ class Replies:
         elif request.method == "public/test":
             self._probing = False  # an error is an answer
         elif request.method == "public/set_heartbeat":
-            link.watch.no_heartbeats()
+            link.no_heartbeats()
         elif error.code == INVALID_PARAMS or error.code == RAW_NOT_ALLOWED:
             self._refused(request)
         else:

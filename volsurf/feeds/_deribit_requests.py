@@ -5,12 +5,12 @@ Times here are nanoseconds of the connection's own elapsed time (`Watch.elapsed`
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, NamedTuple
 
 from volsurf.feeds._deribit_messages import encode_request
+from volsurf.feeds._lanes import Lane
+from volsurf.feeds._watch import SECOND
 
-SECOND = 1_000_000_000
 TIMEOUT = 10 * SECOND
 """For an answer. Deribit's own are there within milliseconds."""
 _MOST_UNWATCHED = 100
@@ -24,41 +24,12 @@ class Request(NamedTuple):
     purpose: str = ""
     """What the sender wants to know when the answer comes."""
     attempt: int = 1
-    not_before: int = 0
 
     @property
     def channels(self) -> list[str]:
         """Channels asked for, of a subscription."""
         channels: list[str] = self.params.get("channels", [])
         return channels
-
-
-class Lane:
-    """Requests that share credits, first come first served: `burst` at once, then one every `interval` nanoseconds."""
-
-    def __init__(self, burst: float, interval: float, elapsed: int) -> None:
-        self._burst, self._interval = max(1.0, burst), interval
-        self._tokens, self._filled_at = self._burst, elapsed
-        self.waiting: deque[Request] = deque()
-
-    def next_ready(self, elapsed: int) -> int | None:
-        """When the first in line may be sent; None where nobody waits."""
-        if not self.waiting:
-            return None
-        self._fill(elapsed)
-        return max(self.waiting[0].not_before, elapsed + int(max(0.0, 1 - self._tokens) * self._interval))
-
-    def take(self, elapsed: int) -> Request | None:
-        """The first in line, if its credits are there."""
-        ready = self.next_ready(elapsed)
-        if ready is None or ready > elapsed:
-            return None
-        self._tokens -= 1
-        return self.waiting.popleft()
-
-    def _fill(self, elapsed: int) -> None:
-        self._tokens = min(self._burst, self._tokens + (elapsed - self._filled_at) / self._interval)
-        self._filled_at = elapsed
 
 
 class RequestQueue:
@@ -70,16 +41,19 @@ class RequestQueue:
 
     def __init__(self, share: float = 1.0) -> None:
         self._share = share
-        self._number = 0
         self.clear(0)
 
     def clear(self, elapsed: int) -> None:
-        """Forget everything, for a new socket. Numbers go on, so that no old answer can be taken for a new one."""
+        """Forget everything, for a new socket. Numbers begin again with it, so a replay can begin in the middle of a capture."""
         share = self._share
-        # subscribe: 3000 of 30000 credits each, 10000 a second. get_instruments: 1 a second, burst 50. Others: 500 of 50000.
-        subscriptions = Lane(10 * share, 0.3 * SECOND / share, elapsed)
-        listings = Lane(50 * share, SECOND / share, elapsed)
-        others = Lane(100 * share, 0.05 * SECOND / share, elapsed)
+        self._number = 0
+        self._muted = False
+        # subscribe: 3000 of 30000 credits each, 10000 a second, so ten and then one every 0.3 s; some are left unused, because a
+        # message that is delayed and the next that is not arrive closer together than they were sent, and the penalty is the end
+        # of the connection. get_instruments: 1 a second, burst 50. Others: 500 of 50000.
+        subscriptions: Lane[Request] = Lane(8 * share, 0.33 * SECOND / share, elapsed)
+        listings: Lane[Request] = Lane(50 * share, SECOND / share, elapsed)
+        others: Lane[Request] = Lane(100 * share, 0.05 * SECOND / share, elapsed)
         self._lanes = (others, listings, subscriptions)
         self._lane_of = {
             "public/subscribe": subscriptions,
@@ -91,12 +65,21 @@ class RequestQueue:
         self._urgent: list[bytes] = []
         self._outbox: list[bytes] = []
 
-    def submit(self, request: Request) -> None:
-        """Send it as soon as its credits allow, in order among those that share them."""
-        self._lane_of.get(request.method, self._lanes[0]).waiting.append(request)
+    def mute(self) -> None:
+        """Nobody answers until the next socket: a connection is played back from its middle."""
+        self._muted = True
+
+    def submit(self, request: Request, not_before: int = 0) -> None:
+        """Send it as soon as its credits allow, in order among those that share them; none of them before a time."""
+        if not self._muted:
+            lane = self._lane_of.get(request.method, self._lanes[0])
+            lane.waiting.append(request)
+            lane.hold(not_before)
 
     def urgent(self, method: str) -> None:
         """Send it now, ahead of everything: an answer to a heartbeat. Its reply is expected but not waited for."""
+        if self._muted:
+            return
         if len(self._unwatched) >= _MOST_UNWATCHED:
             self._unwatched.clear()
         self._number += 1
@@ -128,6 +111,10 @@ class RequestQueue:
         """Take out the requests whose time for an answer has passed."""
         late = [number for number, (_, deadline) in self._pending.items() if deadline <= elapsed]
         return [self._pending.pop(number)[0] for number in late]
+
+    def is_waiting(self, method: str) -> bool:
+        """Requests that share the credits of this method have not been sent for want of them."""
+        return bool(self._lane_of[method].waiting)
 
     def outstanding(self, method: str) -> int:
         """Requests of a method that wait for credits or an answer."""

@@ -9,15 +9,26 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain
+from math import nan
 from operator import attrgetter
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from volsurf.feeds._deribit_messages import IndexPrice, MarkPrice, Ticker, decode_ticker_notification
+from volsurf.feeds._deribit_messages import (
+    Greeks,
+    IndexPrice,
+    MarkPrice,
+    Ticker,
+    decode_reference_notification,
+    decode_ticker_notification,
+)
+from volsurf.feeds._pending import Pending
+from volsurf.feeds._wire import LATEST_MS, nanoseconds
+from volsurf.feeds.protocol import VenueGreeks
 from volsurf.instruments import FloatArray, Kind, Settlement, Universe
-from volsurf.quotes import VALUES, Field, QuoteBatch
+from volsurf.quotes import Field, QuoteBatch
 
 _NUMBERS = (
     "timestamp",
@@ -31,8 +42,6 @@ _NUMBERS = (
     "index_price",
 )
 _numbers = attrgetter(*_NUMBERS)
-_STAMPS = ("venue_time_ns", "receive_time_ns", "sequence")
-_LATEST_MS = 9_000_000_000_000.0
 
 
 class LastValues:
@@ -44,6 +53,7 @@ class LastValues:
     Attributes:
         unread: channel → last ticker message as bytes. heard: channel → when it came. The hot path writes these two directly.
         undecoded: ticker messages that turned out to be none the fast decoder knows, and when they came.
+        told: channel → last ticker message that was looked at.
         tickers: id → last ticker. received: id → when it came, ns UTC.
         halted: ids whose venue state or whose index's lock makes every price they show not a quote.
     """
@@ -59,8 +69,8 @@ class LastValues:
         self._indexes: dict[int, tuple[IndexPrice, int]] = {}
         self._marks: dict[int, tuple[MarkPrice, int]] = {}
         self._mark_time: dict[int, float] = {}
-        self._cleared: dict[int, int] = {}
-        self._quoted = np.zeros(1024, np.bool_)  # by id: shows a price on some side
+        self.told: dict[bytes, bytes] = {}
+        self._pending = Pending(universe)
 
     def settle(self) -> None:
         """Decode what is unread. To be called before anything that must not overtake a ticker."""
@@ -78,6 +88,7 @@ class LastValues:
                 self._counters["ticker_unknown"] += 1
             else:
                 self.set_ticker(row, ticker, self.heard[channel])
+        self.told.update(self.unread)
         self.unread.clear()
         self.heard.clear()
 
@@ -85,6 +96,24 @@ class LastValues:
         """Last ticker of an instrument."""
         self.tickers[row] = ticker
         self.received[row] = now
+
+    def greeks(self, channel: bytes) -> VenueGreeks | None:
+        """The venue's own numbers in the last ticker of an option."""
+        data = self.told.get(channel)
+        if data is None:
+            return None
+        try:
+            said = decode_reference_notification(data).params.data
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None  # the prices of it were well-formed, these are not
+        greeks = said.greeks or Greeks()
+        vols = {name: _vol(getattr(said, name.replace("vol", "iv"))) for name in ("mark_vol", "bid_vol", "ask_vol")}
+        return VenueGreeks(
+            venue_time_ns=nanoseconds(said.timestamp),
+            forward=_number(said.underlying_price),
+            **vols,
+            **{name: _number(getattr(greeks, name)) for name in ("delta", "gamma", "vega", "theta", "rho")},
+        )
 
     def set_index(self, row: int, price: IndexPrice, now: int) -> None:
         """Last price of an index."""
@@ -104,44 +133,35 @@ class LastValues:
         self.settle()
         for row in rows:
             self.tickers.pop(row, None)
-            if row < len(self._quoted) and self._quoted[row]:
-                self._cleared[row] = now
+            self.received.pop(row, None)
+        self._pending.clear(rows, now)
 
     def clear_all(self, now: int) -> None:
         """The connection is gone: no price of it is live, and none that was not taken yet will be."""
-        for unread in (self.unread, self.heard, self.undecoded, self.tickers):
+        for unread in (self.unread, self.heard, self.undecoded, self.tickers, self.received):
             unread.clear()
         self._indexes.clear()
         self._marks.clear()
         self._mark_time.clear()
         self.halted.clear()
-        self._cleared = dict.fromkeys(np.flatnonzero(self._quoted).tolist(), now)
+        self._pending.clear_all(now)
 
     def take(self, now: int) -> QuoteBatch | None:
-        """One row per instrument heard of since the last call, or None."""
+        """What was heard since the last call, or None: one row per instrument, and one more where a mark came by itself."""
         self.settle()
+        pending = self._pending
         tickers, self.tickers = self.tickers, {}
-        cleared, self._cleared = self._cleared, {}
         marks, self._marks = self._marks, {}
         indexes, self._indexes = self._indexes, {}
-        parts = []
+        for row, (price, heard) in indexes.items():
+            pending.index(row, price.price, nanoseconds(price.timestamp), heard)
         if tickers:
-            parts.append(self._ticker_rows(tickers))
-        cleared = {row: time_ns for row, time_ns in cleared.items() if row not in tickers}
-        if cleared:
-            self._quoted[list(cleared)] = False
-            parts.append(QuoteBatch(list(cleared), Field.QUOTE, receive_time_ns=list(cleared.values())))
+            pending.add(self._ticker_rows(tickers))
         # A ticker that overtook the mark has the newer one.
         marks = {r: m for r, m in marks.items() if r not in tickers or m[0].timestamp >= tickers[r].timestamp}
         if marks:
-            parts.append(self._mark_rows(marks))
-        if indexes:
-            parts.append(self._index_rows(indexes))
-        if not parts:
-            return None
-        batch = parts[0] if len(parts) == 1 else _concatenate(parts)
-        batch.time_ns = now
-        return batch
+            pending.add(self._mark_rows(marks))
+        return pending.take(now)
 
     def _ticker_rows(self, tickers: dict[int, Ticker]) -> QuoteBatch:
         rows = np.fromiter(tickers, np.int32, len(tickers))
@@ -157,9 +177,6 @@ class LastValues:
         in_dollars = ~is_option & (self._universe.settlement[rows] == Settlement.INVERSE)
         bid, bid_size = _side(bid, bid_size, shut, in_dollars)
         ask, ask_size = _side(ask, ask_size, shut, in_dollars)
-        if len(self._quoted) < len(self._universe):
-            self._quoted = np.concatenate((self._quoted, np.zeros(len(self._universe), np.bool_)))
-        self._quoted[rows] = ~(np.isnan(bid) & np.isnan(ask))
         fields = np.full(len(rows), Field.QUOTE, np.uint16)
         fields[mark >= 0] |= np.uint16(Field.MARK)
         fields[last > 0] |= np.uint16(Field.LAST)
@@ -197,14 +214,13 @@ class LastValues:
             receive_time_ns=[now for _, now in marks.values()],
         )
 
-    def _index_rows(self, indexes: dict[int, tuple[IndexPrice, int]]) -> QuoteBatch:
-        return QuoteBatch(
-            list(indexes),
-            Field.INDEX,
-            index=[price.price for price, _ in indexes.values()],
-            venue_time_ns=_nanoseconds(np.array([price.timestamp for price, _ in indexes.values()], np.float64)),
-            receive_time_ns=[now for _, now in indexes.values()],
-        )
+
+def _number(value: float | None) -> float:
+    return nan if value is None else value
+
+
+def _vol(percent: float | None) -> float:
+    return percent / 100.0 if percent is not None and percent > 0 else nan
 
 
 def _table(tickers: dict[int, Ticker]) -> FloatArray:
@@ -228,15 +244,6 @@ def _side(
 
 
 def _nanoseconds(milliseconds: FloatArray) -> npt.NDArray[np.int64]:
-    possible = (milliseconds > 0) & (milliseconds < _LATEST_MS)
+    possible = (milliseconds > 0) & (milliseconds < LATEST_MS)
     # Through integers: a double holds the milliseconds exactly and the nanoseconds not.
     return np.where(possible, milliseconds, 0.0).astype(np.int64) * 1_000_000
-
-
-def _concatenate(parts: list[QuoteBatch]) -> QuoteBatch:
-    columns: dict[str, npt.NDArray[np.generic]] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in (*VALUES, *_STAMPS)
-    }
-    ids = np.concatenate([part.instrument_id for part in parts])
-    fields = np.concatenate([part.fields for part in parts])
-    return QuoteBatch(ids, fields, feed=0, number=0, time_ns=0, **columns)

@@ -22,8 +22,11 @@ from websockets.exceptions import InvalidHandshake, InvalidProxy, InvalidURI, We
 from websockets.uri import parse_uri
 
 from volsurf.errors import ConfigError
+from volsurf.feeds._backoff import Backoff
+from volsurf.feeds._http import LOOPBACK, HttpRequests
 from volsurf.feeds._socket import MOST_BYTES, FastConnection
-from volsurf.feeds.protocol import Venue
+from volsurf.feeds.protocol import HttpRequest, Venue
+from volsurf.feeds.tap import Tap
 
 _log = logging.getLogger("volsurf.feeds")
 _T = TypeVar("_T")
@@ -31,7 +34,6 @@ _T = TypeVar("_T")
 _LONGEST_WAIT = 1.0
 """Seconds between two calls of `Venue.timer` at most, so that a step of the clock is seen as one."""
 _CLOSE_TIMEOUT = 1.0
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Handle(Protocol):
@@ -45,30 +47,13 @@ CallLater = Callable[[float, Callable[[], None]], Handle]
 """Seconds and what to call then: `loop.call_later`, or a test's own."""
 
 
-class Backoff:
-    """Pauses between attempts: doubling from `first` to `most` seconds, each cut by up to half at random."""
-
-    def __init__(self, rng: random.Random, *, first: float = 0.5, factor: float = 2.0, most: float = 30.0) -> None:
-        self._rng, self._first, self._factor, self._most = rng, first, factor, most
-        self._attempts = 0
-
-    def next(self) -> float:
-        """Seconds to wait before the next attempt."""
-        # A ceiling on the exponent: 2.0 ** 1024 overflows after a long night of failures.
-        longest = min(self._most, self._first * self._factor ** min(self._attempts, 60))
-        self._attempts += 1
-        return longest * self._rng.uniform(0.5, 1.0)
-
-    def reset(self) -> None:
-        """The connection was ready: the next failure is a new one."""
-        self._attempts = 0
-
-
 class ConnectionStats(msgspec.Struct):
     """What one connection has done since it was made; messages and bytes are those of the sockets closed so far."""
 
     attempts: int = 0
     opened: int = 0
+    reconnects: int = 0
+    """Sockets opened after the first."""
     messages: int = 0
     bytes_received: int = 0
     heartbeat_late_max_ns: int = 0
@@ -76,11 +61,24 @@ class ConnectionStats(msgspec.Struct):
     timer_late_max_ns: int = 0
     """Longest time the event loop was late in calling the timer: what a message may have waited in the kernel."""
 
+    def __add__(self, other: ConnectionStats) -> ConnectionStats:
+        """Of two connections together."""
+        return ConnectionStats(
+            attempts=self.attempts + other.attempts,
+            opened=self.opened + other.opened,
+            reconnects=self.reconnects + other.reconnects,
+            messages=self.messages + other.messages,
+            bytes_received=self.bytes_received + other.bytes_received,
+            heartbeat_late_max_ns=max(self.heartbeat_late_max_ns, other.heartbeat_late_max_ns),
+            timer_late_max_ns=max(self.timer_late_max_ns, other.timer_late_max_ns),
+        )
+
 
 class Connection:
-    """Runs one `Venue` on one socket after another. It makes no HTTP requests: no venue here asks for any.
+    """Runs one `Venue` on one socket after another, and makes its HTTP requests while a socket is open.
 
     Args:
+        number: of the connection within its feed. tap: told of every call into the venue.
         clock: ns UTC, what the venue is told. call_later: the timer; `loop.call_later` where not given.
         rng: jitter of the pauses. connect_timeout: seconds for TCP, TLS and the handshake together.
         proxy: as in websockets: True takes it from the environment (never for loopback), None goes direct.
@@ -94,6 +92,8 @@ class Connection:
         self,
         venue: Venue,
         *,
+        number: int = 0,
+        tap: Tap | None = None,
         clock: Callable[[], int] = time.time_ns,
         call_later: CallLater | None = None,
         rng: random.Random | None = None,
@@ -107,14 +107,16 @@ class Connection:
         except InvalidURI as error:
             raise ConfigError(f"not a websocket address: {venue.url!r}") from error
         self.venue = venue
+        self.number = number
         self.stats = ConnectionStats()
-        self._clock, self._call_later = clock, call_later
+        self._tap, self._clock, self._call_later = tap, clock, call_later
         self._backoff = backoff or Backoff(rng or random.Random())
         # A proxy could not reach a simulator on this machine.
-        direct = proxy is True and address.host in _LOOPBACK
+        direct = proxy is True and address.host in LOOPBACK
         self._options: dict[str, Any] = {"proxy": None if direct else proxy or None, "open_timeout": connect_timeout}
         if address.secure and ssl_context is not None:
             self._options["ssl"] = ssl_context
+        self._http = HttpRequests(self._on_answer, proxy=proxy, ssl_context=ssl_context)
         self._socket: FastConnection | None = None
         self._timer: Handle | None = None
         self._timer_at = 0.0
@@ -142,15 +144,18 @@ class Connection:
         Raises:
             ConfigError: the venue says that connecting again cannot help, and why.
         """
-        while not stop.is_set():
-            reason = await self._once(stop)
-            if self.venue.fatal is not None:
-                raise ConfigError(self.venue.fatal)
-            if stop.is_set():
-                break
-            pause = max(self._backoff.next(), (self.venue.not_before - self._clock()) / 1e9)
-            _log.warning("%s: %s; connecting again in %.1f s", self.venue.url, reason, pause)
-            await self._pause(pause, stop)
+        try:
+            while not stop.is_set():
+                reason = await self._once(stop)
+                if self.venue.fatal is not None:
+                    raise ConfigError(self.venue.fatal)
+                if stop.is_set():
+                    break
+                pause = max(self._backoff.next(), (self.venue.not_before - self._clock()) / 1e9)
+                _log.warning("%s: %s; connecting again in %.1f s", self.venue.url, reason, pause)
+                await self._pause(pause, stop)
+        finally:
+            await self._http.close()
 
     async def _once(self, stop: asyncio.Event) -> str:
         """One socket from opening to closing; returns why it ended. The venue hears of it in every case."""
@@ -164,7 +169,13 @@ class Connection:
             # Refused, no such host, no TLS, no answer to the handshake, HTTP 429 instead of it: all may pass.
             reason = _sentence(error)
         finally:
-            self.venue.disconnected(self._clock(), reason)
+            now = self._clock()
+            if self._tap is not None:
+                self._tap.disconnected(self.number, now, reason)
+            self.venue.disconnected(now, reason)
+            # Whatever it still had to say was for this socket.
+            self.venue.data_to_send()
+            self.venue.http_requests()
         return reason
 
     async def _open(self) -> FastConnection:
@@ -183,14 +194,19 @@ class Connection:
         return connection
 
     async def _serve(self, socket: FastConnection, stop: asyncio.Event) -> str:
+        self.stats.reconnects += self.stats.opened > 0
         self.stats.opened += 1
         self._socket = socket
         self._over = asyncio.get_running_loop().create_future()
         closed = asyncio.ensure_future(socket.wait_closed())
         try:
             _log.info("%s: connected", self.venue.url)
-            self.venue.connected(self._clock())
-            socket.start(self.venue.receive, self._after_read)
+            now = self._clock()
+            if self._tap is not None:
+                self._tap.opened(self.number, now, self.venue.url)
+                self._tap.connected(self.number, now)
+            self.venue.connected(now)
+            socket.start(self.venue.receive if self._tap is None else self._tapped(self._tap), self._after_read)
             stopped = asyncio.ensure_future(stop.wait())
             await asyncio.wait((closed, stopped, self._over), return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
@@ -206,21 +222,46 @@ class Connection:
             self.stats.messages += socket.messages
             self.stats.bytes_received += socket.bytes_received
             self._socket = None
+            await self._http.cancel()
             await _close(socket, closed)
 
+    def flush(self) -> None:
+        """Send what the venue has to say now, after somebody else than its socket has spoken to it."""
+        self._after_read()
+
+    def _tapped(self, tap: Tap) -> Callable[[bytes, int], None]:
+        receive, received, number = self.venue.receive, tap.received, self.number
+
+        def take(data: bytes, now: int) -> None:
+            received(number, now, data)
+            receive(data, now)
+
+        return take
+
     def _after_read(self) -> None:
-        """Send what the last read or timer made the venue say, and set the timer."""
+        """Send what the last read, timer or answer made the venue say, and set the timer."""
         socket, venue = self._socket, self.venue
         if socket is None or self._over is None:
             return
         messages = venue.data_to_send()
         if messages:
             socket.post(messages)
+            if self._tap is not None:
+                now = self._clock()
+                for message in messages:
+                    self._tap.sent(self.number, now, message)
             late = self._clock() - socket.now
             answered = venue.counters["heartbeats_answered"]
             if answered != self._answered:
                 self._answered = answered
                 self.stats.heartbeat_late_max_ns = max(self.stats.heartbeat_late_max_ns, late)
+        requests = venue.http_requests()
+        if requests:
+            if self._tap is not None:
+                now = self._clock()
+                for request in requests:
+                    self._tap.http_request(self.number, now, request)
+            self._http.make(requests)
         failure = venue.failure
         if failure is not None:
             if not self._over.done():
@@ -250,7 +291,17 @@ class Connection:
         self._timer = None
         late = asyncio.get_running_loop().time() - self._timer_at
         self.stats.timer_late_max_ns = max(self.stats.timer_late_max_ns, int(late * 1e9))
-        self.venue.timer(self._clock())
+        now = self._clock()
+        if self._tap is not None:
+            self._tap.timer(self.number, now)
+        self.venue.timer(now)
+        self._after_read()
+
+    def _on_answer(self, request: HttpRequest, status: int, body: bytes) -> None:
+        now = self._clock()
+        if self._tap is not None:
+            self._tap.http_answer(self.number, now, request.key, status, body)
+        self.venue.receive_http(request.key, status, body, now)
         self._after_read()
 
     def _cancel_timer(self) -> None:

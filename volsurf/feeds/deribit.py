@@ -9,24 +9,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from volsurf.errors import ConfigError
 from volsurf.feeds import _deribit_messages as wire
-from volsurf.feeds._deribit_link import Link
+from volsurf.feeds._deribit_link import INDEX_SILENCE, LOST, Link
 from volsurf.feeds._deribit_names import market_of, parse_symbol
 from volsurf.feeds._deribit_notifications import Notifications
 from volsurf.feeds._deribit_replies import Replies
-from volsurf.feeds._deribit_requests import SECOND, Request
-from volsurf.feeds._deribit_watch import INDEX_LOST
-from volsurf.feeds.protocol import Event, Health, Venue
+from volsurf.feeds._deribit_requests import Request
+from volsurf.feeds._watch import SECOND
+from volsurf.feeds._wire import malformed_cause
+from volsurf.feeds.protocol import Event, Health, InstrumentEvent, Replaceable, Venue, VenueGreeks
+from volsurf.instruments import Instrument, Kind
 from volsurf.quotes import QuoteBatch
 
 PRODUCTION = "wss://www.deribit.com/ws/api/v2"
 TESTNET = "wss://test.deribit.com/ws/api/v2"
 
-__all__ = ["PRODUCTION", "TESTNET", "Deribit", "parse_symbol"]
+__all__ = ["PRODUCTION", "TESTNET", "Deribit", "make", "parse_symbol"]
 
 _NAME_AT = len(wire.TICKER_PREFIX)
 _EXPIRY_GRACE = 30 * SECOND
@@ -76,6 +79,16 @@ class Deribit(Venue):
         if interval not in ("100ms", "agg2", "raw"):
             raise ConfigError(f"interval must be '100ms', 'agg2' or 'raw', was {interval!r}")
         markets = [market_of(name) for name in names]
+        self._arguments: dict[str, Any] = {
+            "underlyings": names,
+            "shard": shard,
+            "url": url,
+            "heartbeat_seconds": heartbeat_seconds,
+            "interval": interval,
+            "books": books,
+            "trades": trades,
+            "mark_prices": mark_prices,
+        }
         self._url = url
         self._heartbeat_seconds = heartbeat_seconds
         self._link = Link(markets, shard, interval=interval, books=books, trades=trades, mark_prices=mark_prices)
@@ -86,7 +99,7 @@ class Deribit(Venue):
         # What the hot path touches, one attribute away.
         self._watch = self._link.watch
         self._unread, self._heard = self._link.values.unread, self._link.values.heard
-        self._tickers = 0
+        self._received = self._received_before = self._counted = 0
 
     @property
     def url(self) -> str:
@@ -95,18 +108,14 @@ class Deribit(Venue):
 
     @property
     def counters(self) -> Counter[str]:  # type: ignore[override]
-        """Counts that are exact whenever they are looked at, although tickers are decoded only when they are wanted."""
-        self._settle()
+        """`ticker` counts what came as one; those that `take_quotes` finds out not to be are counted as malformed instead."""
+        self._link.counters["ticker"] += self._received - self._counted
+        self._counted = self._received
         return self._link.counters
 
     def connected(self, now: int) -> None:
         """A new socket is open: set the heartbeat and ask for the listings."""
-        self._watch.advance(now)
-        self._watch.opened(self._heartbeat_seconds)
-        self._link.clear()
-        self._notifications.clear()
-        self._replies.clear()
-        self._is_connected = True
+        self._open(now)
         self._watch.report(Health.CONNECTED, self._url)
         requests = self._link.requests
         requests.submit(Request("public/set_heartbeat", {"interval": self._heartbeat_seconds}))
@@ -114,9 +123,40 @@ class Deribit(Venue):
             self._replies.ask_listing(key, complete=True)
         requests.pump(self._watch.elapsed)
 
+    def resume(self, instruments: Sequence[Instrument], now: int) -> None:
+        """Start in the midst of a conversation: connected, and subscribed to those of these that are this connection's.
+
+        Until the next `connected` it asks for nothing. Answers to what was asked before count as answers to look-ups.
+        """
+        self._open(now)
+        added = self._link.catalogue.follow_again(instruments)
+        if added:
+            self._watch.emit(InstrumentEvent(added=tuple(added)))
+        self._notifications.resume(added)
+        self._replies.resume()
+
+    @property
+    def replaceable(self) -> Replaceable:
+        """Tickers: each is complete."""
+        return Replaceable(wire.TICKER_PREFIX)
+
+    def twin(self) -> Deribit:
+        """A new object with the same arguments that has heard nothing yet."""
+        return Deribit(**self._arguments)
+
+    def _open(self, now: int) -> None:
+        self._watch.advance(now)
+        self._watch.opened()
+        self._link.expect_heartbeats(self._heartbeat_seconds)
+        self._link.clear()
+        self._notifications.clear()
+        self._replies.clear()
+        self._is_connected = True
+
     def disconnected(self, now: int, reason: str) -> None:
         """The socket is gone, or could not be opened: both sides of everything it quoted are cleared in the next batch."""
         self._watch.advance(now)
+        self._watch.closed()
         if "connection_too_slow" in reason and self.failure != "connection_too_slow":
             self._replies.too_slow()
         self._is_connected = False
@@ -134,7 +174,7 @@ class Deribit(Venue):
         if isinstance(data, str):
             data = data.encode("utf-8", "surrogatepass")
         if data.startswith(wire.TICKER_PREFIX):
-            self._tickers += 1
+            self._received += 1
             channel = data[_NAME_AT : data.find(b'"', _NAME_AT)]
             self._unread[channel] = data
             self._heard[channel] = now
@@ -147,21 +187,25 @@ class Deribit(Venue):
         watch.advance(now)
         if not self._is_connected:
             return
+        if self._received != self._received_before:
+            self._received_before = self._received
+            self._link.heard_quotes()
         for request in self._link.requests.overdue(watch.elapsed):
             self._replies.unanswered(request)
         newly_silent = watch.notice_silence()
         # After a step of the clock the process may have slept through the end of the connection.
-        if newly_silent or watch.stepped or watch.silent:
+        if newly_silent or watch.stepped or watch.is_silent(INDEX_SILENCE):
             watch.stepped = False
             self._replies.probe()
-        if (lost := watch.index_lost) is not None and not self._notifications.in_maintenance:
-            self._replies.fail(f"index {lost} silent for {INDEX_LOST // SECOND} s on a connection that answers")
+        if (lost := self._link.lost) is not None and not self._notifications.in_maintenance:
+            self._replies.fail(f"{lost} silent for {LOST // SECOND} s on a connection that answers")
         # Both clocks must agree: a local clock that is wrong, or one absurd venue time, must not retire a whole chain.
         certain = min(now, self._link.venue_time_ns) - _EXPIRY_GRACE
         if certain > self._link.first_expiry_ns:
             self._link.retire(self._link.catalogue.expired(certain))
         watch.report_malformed()
         self._replies.look_up_announced()
+        self._replies.look_up_doubted()
         self._advance_requests()
 
     @property
@@ -192,6 +236,16 @@ class Deribit(Venue):
         return "; ".join(filter(None, (self._notifications.trouble, self._watch.trouble))) if self._is_connected else ""
 
     @property
+    def suspended(self) -> str:
+        """The platform is in maintenance: what it quotes, if anything, is not to be believed; "" where it is not."""
+        return self._notifications.suspended if self._is_connected else ""
+
+    @property
+    def silences(self) -> dict[str, tuple[int, int]]:
+        """Heartbeats, indexes, tickers: since when they have not come, and how long they may be silent, ns."""
+        return self._watch.silences if self._is_connected else {}
+
+    @property
     def not_before(self) -> int:
         """After `too_many_requests`: when the credits are back."""
         return self._replies.not_before
@@ -212,35 +266,41 @@ class Deribit(Venue):
 
     def events(self) -> list[Event]:
         """Events since the last call, in order."""
-        self._settle()
         return self._watch.take_events()
 
     def take_quotes(self, now: int) -> QuoteBatch | None:
         """What changed since the last call, or None: one row per instrument, and one more where a mark came by itself."""
-        self._settle()
-        return self._link.values.take(now)
-
-    def _settle(self) -> None:
-        """Decode the tickers nobody has looked at yet, and find out what is wrong with those that are none."""
-        self._link.values.settle()
-        undecoded = self._link.values.undecoded
-        self._link.counters["ticker"] += self._tickers - len(undecoded)
-        self._tickers = 0
-        for data, heard in undecoded:
+        values, counters = self._link.values, self.counters
+        values.settle()
+        # Some may be tickers in another form, most are broken: the slower way finds out, and counts them as what they are.
+        counters["ticker"] -= len(values.undecoded)
+        for data, heard in values.undecoded:
             self._take(data, heard)
-        undecoded.clear()
+        values.undecoded.clear()
+        return values.take(now)
+
+    def greeks(self, instrument_id: int) -> VenueGreeks | None:
+        """Deribit's own vols and greeks of an option, as of its last ticker; None where none has come."""
+        channel, *_ = self._link.channels_of(instrument_id)
+        is_option = self.universe[instrument_id].kind is Kind.OPTION
+        return self._link.values.greeks(channel.removeprefix("ticker.").encode()) if is_option else None
+
+    def restart_book(self, instrument_id: int, now: int) -> None:
+        """Subscribe to a book again: its first message is then a whole one."""
+        self._watch.advance(now)
+        self._notifications.restart_book(instrument_id)
 
     def _take(self, data: bytes, now: int) -> None:
         try:
             self._dispatch(data, now)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            self._watch.malformed(wire.malformed_cause(error), data)
+            self._watch.malformed(malformed_cause(error), data)
 
     def _dispatch(self, data: bytes, now: int) -> None:
         # Every message but a ticker in its usual order of keys.
         message = wire.decode_message(data)
         if message.method == "subscription":
-            self._notifications.take(wire.decode_notification(message.params), now)
+            self._notifications.take(wire.decode_notification(message.params), now, data)
         elif message.method == "heartbeat":
             self._heartbeat(wire.decode_heartbeat(message.params).type)
         elif message.id is not None or message.error is not None:
@@ -252,7 +312,7 @@ class Deribit(Venue):
             self._watch.malformed("envelope", data)
 
     def _heartbeat(self, kind: str) -> None:
-        self._watch.heard_heartbeat()
+        self._link.heard_heartbeat()
         if kind == "test_request":
             self._link.counters["heartbeats_answered"] += 1
             self._link.requests.urgent("public/test")
@@ -265,3 +325,13 @@ class Deribit(Venue):
         self._link.channels.flush(elapsed)
         self._replies.check_ready()
         self._link.requests.pump(elapsed)
+
+
+def make(underlyings: Sequence[str], *, url: str | None = None, shards: int = 1, **options: Any) -> list[Venue]:
+    """The `Deribit` of each of so many connections; `options` are further arguments of the class.
+
+    Raises:
+        ConfigError: arguments that Deribit cannot mean.
+    """
+    address = PRODUCTION if url is None else url
+    return [Deribit(underlyings, shard=(shard, shards), url=address, **options) for shard in range(shards)]

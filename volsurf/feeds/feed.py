@@ -9,34 +9,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from volsurf.errors import ConfigError
-from volsurf.feeds.deribit import Deribit
-from volsurf.feeds.protocol import Event, Venue
+from volsurf.feeds.books import BookTable
+from volsurf.feeds.protocol import Event
+from volsurf.feeds.registry import make_venues
 from volsurf.feeds.venue_feed import VenueFeed
 from volsurf.instruments import Universe
 from volsurf.quotes import QuoteBatch
 
-_VENUES: dict[str, Callable[..., Venue]] = {"deribit": Deribit}
 _MOST_EVENTS = 10_000
-
-
-def make_venues(
-    venue: str, underlyings: Sequence[str], *, url: str | None = None, shards: int = 1, **options: Any
-) -> list[Venue]:
-    """The `Venue` of each of `shards` connections.
-
-    Args:
-        venue: its name. url: another address than its own. options: further arguments of the venue's class.
-
-    Raises:
-        ConfigError: no such venue, or arguments it cannot mean.
-    """
-    if venue not in _VENUES:
-        raise ConfigError(f"no venue {venue!r}; there is {', '.join(sorted(_VENUES))}")
-    if shards < 1:
-        raise ConfigError(f"a feed needs at least one connection, was {shards!r}")
-    if url is not None:
-        options["url"] = url
-    return [_VENUES[venue](underlyings, shard=(shard, shards), **options) for shard in range(shards)]
 
 
 class Feed:
@@ -51,9 +31,17 @@ class Feed:
     that were overwritten meanwhile.
 
     Args:
-        venue: `"deribit"`. underlyings: as the venue's class reads them. url: a testnet or simulator.
-        shards: connections to spread the instruments over. tick: seconds between batches at the least.
-        clock: ns UTC. options: further arguments of the venue's class.
+        venue: `"deribit"`, `"okx"`, `"bybit"` or `"binance"`.
+        underlyings: as the venue's class reads them: `"BTC"` for every option family of that coin (on Deribit, the coin-settled
+            one), `"BTC_USDC"` and the like for one of them.
+        url: a testnet or simulator. shards: connections to spread the instruments over.
+        books: follow whole order books: `feed.books` keeps them, and their top and depth are in the batches.
+        trades: tell of every trade in `events`.
+        tick: seconds between batches at the least. clock: ns UTC. seed: of the jitter between attempts to connect.
+        options: further arguments of the venue's class.
+
+    Raises:
+        ConfigError: no such venue, or arguments it cannot mean.
     """
 
     def __init__(
@@ -63,13 +51,15 @@ class Feed:
         *,
         url: str | None = None,
         shards: int = 1,
+        books: bool = False,
+        trades: bool = True,
         tick: float = 0.02,
         clock: Callable[[], int] = time.time_ns,
         seed: int | None = None,
         **options: Any,
     ) -> None:
-        venues = make_venues(venue, underlyings, url=url, shards=shards, **options)
-        self._feed = VenueFeed(venues, tick=tick, clock=clock, seed=seed)
+        venues = make_venues(venue, underlyings, url=url, shards=shards, books=books, trades=trades, **options)
+        self._feed = VenueFeed(venues, tick=tick, clock=clock, seed=seed, books=books)
         self._tick = tick
         self._running = False
         self.events: deque[Event] = deque(maxlen=_MOST_EVENTS)
@@ -82,6 +72,11 @@ class Feed:
     def universe(self) -> Universe:
         """Everything listed; it fills after the first batches."""
         return self._feed.universe
+
+    @property
+    def books(self) -> BookTable | None:
+        """Every order book, where `books` was asked for."""
+        return self._feed.books
 
     @property
     def counters(self) -> dict[str, int]:

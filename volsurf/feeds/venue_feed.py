@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
+from zlib import crc32
 
-import msgspec
 import numpy as np
 
 from volsurf.errors import ConfigError
-from volsurf.feeds.connection import Connection
-from volsurf.feeds.protocol import BookEvent, Event, InstrumentEvent, TradeEvent, Venue
-from volsurf.instruments import IdArray, Universe
+from volsurf.feeds._crew import Crew
+from volsurf.feeds._members import COLUMNS, Member
+from volsurf.feeds._places import Place
+from volsurf.feeds.books import BookTable
+from volsurf.feeds.connection import Connection, ConnectionStats
+from volsurf.feeds.protocol import Event, Venue
+from volsurf.feeds.tap import Tap
+from volsurf.instruments import Universe
 from volsurf.quotes import Field, QuoteBatch, QuoteBoard
 
 OnTick = Callable[[QuoteBatch | None, list[Event]], None]
@@ -23,17 +30,23 @@ OnTick = Callable[[QuoteBatch | None, list[Event]], None]
 class VenueFeed:
     """The shards of one venue (or several venues) under one set of instrument ids.
 
+    Where a venue asks for a takeover, its `twin` is connected beside it and stands in its place once it is ready. No quote is
+    cleared meanwhile, and what the first connection said last is not overwritten by what the venue stamped earlier.
+
     Args:
         venues: one per connection.
         number: of the feed, stamped on its batches.
         tick: seconds between two batches.
         clock: ns UTC, shared by every connection.
         seed: of the jitter between attempts to connect.
+        books: keep a `BookTable` of the venues' book events; top and depth of each book go to the board after the tickers.
+        tap: told of everything that is done to the venues, for a replay.
+        numbers: of the connections, one per venue; 0, 1, … where not given.
         connection: further arguments of every `Connection`.
 
     Attributes:
-        universe: of all shards. board: last values, by its ids. batches: how many were made.
-        connections: one per venue, with their `stats`.
+        universe: of all shards. board: last values, by its ids. batches: how many were made. books: the table, or None.
+        takeovers: how often a second connection took over.
     """
 
     def __init__(
@@ -44,22 +57,60 @@ class VenueFeed:
         tick: float = 0.01,
         clock: Callable[[], int] = time.time_ns,
         seed: int | None = None,
+        books: bool = False,
+        tap: Tap | None = None,
+        numbers: Sequence[int] | None = None,
         **connection: Any,
     ) -> None:
         if not venues:
             raise ConfigError("a feed needs at least one venue")
-        rng = random.Random(seed)
-        self.venues = list(venues)
-        self.connections = [Connection(venue, clock=clock, rng=rng, **connection) for venue in venues]
+        numbers = range(len(venues)) if numbers is None else numbers
+        if len(set(numbers)) != len(venues):
+            raise ConfigError(f"{len(venues)} venues need as many different numbers, were {list(numbers)}")
         self.universe = Universe()
         self.board = QuoteBoard(self.universe)
+        self.books = BookTable(self.universe) if books else None
         self.batches = 0
-        self._number, self._tick, self._clock = number, tick, clock
-        self._ids: list[IdArray] = [np.zeros(0, np.int32) for _ in venues]
+        self.takeovers = 0
+        self._number, self._tick, self._clock, self._tap = number, tick, clock, tap
+        self._options = {"clock": clock, "rng": random.Random(seed), "tap": tap, **connection}
+        count = itertools.count(max(numbers) + 1)
+        self._places = [
+            Place(venue, at, next_number=lambda: next(count), board=self.board, books=self.books)
+            for venue, at in zip(venues, numbers, strict=True)
+        ]
+        self._connections = {p.member.number: self._connection(p.member.venue, p.member.number) for p in self._places}
+        self._past = ConnectionStats()
+        self._leaving: list[Connection] = []
+        self._past_counters: Counter[str] = Counter()
+        self._staffed = asyncio.Event()
 
     def __repr__(self) -> str:
         ready = sum(venue.is_ready for venue in self.venues)
-        return f"VenueFeed({len(self.venues)} connections, {ready} ready, {self.universe!r})"
+        return f"VenueFeed({len(self._places)} connections, {ready} ready, {self.universe!r})"
+
+    @property
+    def venues(self) -> list[Venue]:
+        """The venue of each shard, as it stands now."""
+        return [place.member.venue for place in self._places]
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connection of each shard, as it stands now, with its own `stats`."""
+        return [self._connections[number] for number in self.numbers]
+
+    @property
+    def numbers(self) -> list[int]:
+        """Number of each shard's connection."""
+        return [place.member.number for place in self._places]
+
+    def venue(self, number: int) -> Venue | None:
+        """The venue of a connection that stands in a place, is to take over or has just been replaced; None for any other."""
+        for place in self._places:
+            for member in (place.member, place.twin, place.former):
+                if member is not None and member.number == number:
+                    return member.venue
+        return None
 
     @property
     def is_ready(self) -> bool:
@@ -69,42 +120,68 @@ class VenueFeed:
     @property
     def trouble(self) -> str:
         """What is wrong on connections that are open, in words; "" where nothing is."""
-        return "; ".join(dict.fromkeys(venue.trouble for venue in self.venues if venue.trouble))
+        return "; ".join(dict.fromkeys(place.trouble for place in self._places if place.trouble))
 
     @property
     def counters(self) -> dict[str, int]:
-        """The venues' counters, added up."""
-        total: dict[str, int] = {}
+        """The venues' counters, those of venues that were replaced included, added up; and `takeovers`."""
+        total = self._past_counters.copy()
         for venue in self.venues:
-            for name, count in venue.counters.items():
-                total[name] = total.get(name, 0) + count
-        return total
+            total.update(venue.counters)
+        total["takeovers"] = self.takeovers
+        return dict(total)
 
-    def collect(self) -> tuple[QuoteBatch | None, list[Event]]:
-        """Everything since the last call, under this feed's ids: one row per instrument, and the events in order."""
-        now = self._clock()
+    @property
+    def stats(self) -> ConnectionStats:
+        """Of all connections there ever were; messages and bytes are those of the sockets closed so far."""
+        return sum((connection.stats for connection in self._all), self._past)
+
+    @property
+    def messages(self) -> int:
+        """Messages received so far on all connections there ever were, those of open sockets included."""
+        return self._past.messages + sum(connection.messages for connection in self._all)
+
+    @property
+    def _all(self) -> tuple[Connection, ...]:
+        return (*self._connections.values(), *self._leaving)
+
+    def collect(self, now: int | None = None) -> tuple[QuoteBatch | None, list[Event]]:
+        """Everything since the last call, under this feed's ids: one row per instrument, and the events in order.
+
+        Args:
+            now: ns UTC; the clock's where not given.
+        """
+        now = self._clock() if now is None else now
         events: list[Event] = []
-        for shard, venue in enumerate(self.venues):
-            happened = venue.events()
-            self._learn(shard)
-            events.extend(self._translate(shard, event) for event in happened)
-            batch = venue.take_quotes(now)
-            if batch is not None:
-                batch.instrument_id = self._ids[shard][batch.instrument_id]
-                self.board.apply(batch)
-        if not self.board.touched.any():
-            return None, events
-        self.batches += 1
-        return self.board.drain(feed=self._number, number=self.batches, time_ns=now), events
+        for place in self._places:
+            before = (place.member, place.twin)
+            events.extend(place.collect(now))
+            if (place.member, place.twin) != before:
+                self._restaff(place, *before, now)
+        if self.books is not None:
+            self._take_tops(self.books, now)
+        batch: QuoteBatch | None = None
+        if self.board.touched.any():
+            self.batches += 1
+            batch = self.board.drain(feed=self._number, number=self.batches, time_ns=now)
+        if self._tap is not None:
+            number, checksum = (0, 0) if batch is None else (batch.number, crc32(batch.to_bytes()))
+            self._tap.collected(now, number, checksum)
+        return batch, events
 
-    def snapshot(self) -> QuoteBatch:
-        """Every last value as one batch, for a receiver that starts late. It carries the number of the batch before it."""
+    def snapshot(self, now: int | None = None) -> QuoteBatch:
+        """Every last value as one batch, for a receiver that starts late. It carries the number of the batch before it.
+
+        Args:
+            now: ns UTC; the clock's where not given.
+        """
+        now = self._clock() if now is None else now
         ids = np.flatnonzero(self.board.receive_time_ns > 0).astype(np.int32)
         fields = np.full(len(ids), 0, np.uint16)
         for group in Field:
             fields |= np.uint16(group)
-        columns = {name: getattr(self.board, name)[ids] for name in _COLUMNS}
-        return QuoteBatch(ids, fields, feed=self._number, number=self.batches, time_ns=self._clock(), **columns)
+        columns = {name: getattr(self.board, name)[ids] for name in COLUMNS}
+        return QuoteBatch(ids, fields, feed=self._number, number=self.batches, time_ns=now, **columns)
 
     async def connect(self, stop: asyncio.Event) -> None:
         """Keep every connection up until `stop` is set; what comes in waits for `collect`.
@@ -112,7 +189,16 @@ class VenueFeed:
         Raises:
             ConfigError: nothing that was asked for is listed.
         """
-        await _together(stop, lambda ending: [connection.run(ending) for connection in self.connections])
+        crew = Crew()
+        try:
+            while not stop.is_set():
+                self._staffed.clear()
+                crew.become(self._connections.values())
+                await crew.wait(stop, self._staffed)
+                crew.raise_errors(self.connections)
+        finally:
+            await crew.end()
+        crew.raise_errors(self.connections)
 
     async def run(self, stop: asyncio.Event, on_tick: OnTick) -> None:
         """Keep every connection up and call `on_tick` once a tick in which anything came, until `stop` is set.
@@ -139,25 +225,43 @@ class VenueFeed:
         if batch is not None or events:
             on_tick(batch, events)
 
-    def _learn(self, shard: int) -> None:
-        """Ids of instruments the venue has appended."""
-        rows, known = self.venues[shard].universe, self._ids[shard]
-        if len(rows) > len(known):
-            fresh = self.universe.add(rows[row] for row in range(len(known), len(rows)))
-            self._ids[shard] = np.concatenate((known, fresh))
+    def _take_tops(self, books: BookTable, now: int) -> None:
+        tops = books.take_quotes(now)
+        if tops is not None:
+            ids = tops.instrument_id
+            # A ticker of the same instrument may be newer: its times stay, so that they do not depend on how often this runs.
+            tops.venue_time_ns = np.maximum(tops.venue_time_ns, self.board.venue_time_ns[ids])
+            tops.receive_time_ns = np.maximum(tops.receive_time_ns, self.board.receive_time_ns[ids])
+            self.board.apply(tops)
+            for place in self._places:
+                place.note(tops)
+        for row in books.doubtful(now):
+            for place in self._places:
+                if place.member.restart_book(row, now):
+                    self._connections[place.member.number].flush()
 
-    def _translate(self, shard: int, event: Event) -> Event:
-        ids = self._ids[shard]
-        if isinstance(event, (TradeEvent, BookEvent)):
-            return msgspec.structs.replace(event, instrument_id=int(ids[event.instrument_id]))
-        if isinstance(event, InstrumentEvent):
-            universe = self.venues[shard].universe
-            # Listed again, or with a new tick: same id, new terms.
-            added = self.universe.add(universe[row] for row in event.added) if event.added else ids[:0]
-            retired = ids[list(event.retired)]
-            self.universe.retire(retired)
-            return InstrumentEvent(tuple(added.tolist()), tuple(retired.tolist()))
-        return event
+    def _restaff(self, place: Place, member: Member, twin: Member | None, now: int) -> None:
+        """Connections for those who came, none for those who went."""
+        if place.member is not member:
+            self.takeovers += 1
+            if self._tap is not None:
+                self._tap.taken_over(member.number, now, place.member.number)
+            self._past_counters.update(member.venue.counters)
+        if twin is not None and twin is not place.twin and twin is not place.member:
+            self._past_counters.update(twin.venue.counters)
+        if place.twin is not None and place.twin is not twin:
+            self._connections[place.twin.number] = self._connection(place.twin.venue, place.twin.number)
+            if self._tap is not None:
+                self._tap.twinned(place.member.number, now, place.twin.number)
+        wanted = {member.number for p in self._places for member in (p.member, p.twin) if member is not None}
+        # Those that left at an earlier takeover have long closed their sockets: their figures are the last.
+        for connection in self._leaving:
+            self._past += connection.stats
+        self._leaving = [self._connections.pop(number) for number in self._connections.keys() - wanted]
+        self._staffed.set()
+
+    def _connection(self, venue: Venue, number: int) -> Connection:
+        return Connection(venue, number=number, **self._options)
 
 
 def next_tick(due: float, period: float, started: float, ended: float) -> float:
@@ -183,6 +287,3 @@ async def _together(stop: asyncio.Event, work: Callable[[asyncio.Event], list[Co
         await asyncio.gather(*tasks, stopped, return_exceptions=True)
     for task in tasks:
         task.result()
-
-
-_COLUMNS = tuple(n for n in QuoteBatch.__slots__ if n not in ("feed", "number", "time_ns", "instrument_id", "fields"))

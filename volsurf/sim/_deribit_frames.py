@@ -111,7 +111,7 @@ class Renderer:
         return ticker | {"state": "closed", "estimated_delivery_price": "expired", "delivery_price": delivery_price}
 
     def _index(self, underlying: str) -> float:
-        return round(self._quotes.market.spot(underlying), TERMS[underlying].digits)
+        return self._listing.spot(underlying)
 
     def _options(self, rows: npt.NDArray[np.intp], time_ms: int) -> list[dict[str, Any]]:
         q, universe = self._quotes, self._quotes.universe

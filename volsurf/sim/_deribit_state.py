@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from volsurf.instruments import NANOSECONDS_PER_YEAR, BoolArray, Kind
-from volsurf.sim._deribit_books import Ladder, changes, ladder
+from volsurf.sim._deribit_books import changes
 from volsurf.sim._deribit_channels import INTERVALS, PER_KIND, Channel, Feed, FeedTable, underlying_of_index
 from volsurf.sim._deribit_frames import SIZE_DIGIT, STAMP_KEY, Renderer, notification
 from volsurf.sim._deribit_listing import TERMS, DeribitListing
+from volsurf.sim._wire import text_frame
 from volsurf.sim.burst import Stampable, stampable
-from volsurf.sim.exchange import Exchange, text_frame
+from volsurf.sim.depth import Ladder, ladder
+from volsurf.sim.exchange import Exchange
 from volsurf.sim.market import Market
+from volsurf.sim.profiles import VenueProfile
 from volsurf.sim.quoting import QuoteModel, QuoteRules, Trade
 
 _TICKS_PER_SECOND = 10
@@ -30,10 +32,12 @@ class DeribitState(Exchange):
         market: the truth it quotes.
         origin_ns: real time at which the market's clock stands at `market.start_ns`.
         time_scale: market seconds per real second.
+        profile: how this venue differs from others of the market; None quotes the truth itself.
         bursting: tickers go out through `Session.burst` only, and ticks merely render them.
     """
 
     path = "/ws/api/v2"
+    listing: DeribitListing
 
     def __init__(
         self,
@@ -43,14 +47,14 @@ class DeribitState(Exchange):
         time_scale: float = 1.0,
         rules: QuoteRules | None = None,
         bursting: bool = False,
+        profile: VenueProfile | None = None,
     ) -> None:
-        super().__init__()
-        self.market = market
+        super().__init__(market, origin_ns=origin_ns, time_scale=time_scale)
         self.bursting = bursting
-        self._origin_ns, self._scale = origin_ns, time_scale
-        self.listing = DeribitListing(market)
+        self.profile = profile
+        self.listing = DeribitListing(market, profile)
         self.listing.update(market.now_ns)
-        self.quotes = QuoteModel(market, self.listing.universe, rules)
+        self.quotes = QuoteModel(market, self.listing.universe, rules, profile)
         self.quotes.update()
         self.quotes.invent_history()
         self.renderer = Renderer(self.listing, self.quotes)
@@ -63,17 +67,13 @@ class DeribitState(Exchange):
         self._tick = 0
         self._change_id = 118_850_000_000
 
-    def market_ns(self, now: int) -> int:
-        """The venue's time at a moment of the real clock."""
-        return self.market.start_ns + int((now - self._origin_ns) * self._scale)
-
     def advance(self, now: int) -> None:
         """Move the market to `now`, list and expire, quote, and tell every channel."""
         now_ns = self.market_ns(now)
         time_ms = now_ns // 1_000_000
         trades: list[Trade] = []
         changed = np.zeros(len(self.listing.universe), np.bool_)
-        if self.market.advance(now_ns):
+        if self.move_market(now):
             added, retired = self.listing.update(self.market.now_ns)
             if retired:
                 self._expire(retired, time_ms)
@@ -89,6 +89,12 @@ class DeribitState(Exchange):
         for feed in self.table.of_kind("platform_state"):
             for underlying in self.market.underlyings:
                 self._tell(feed, {"price_index": TERMS[underlying].index, "locked": locked})
+
+    def begin_maintenance(self, now: int, seconds: float) -> None:
+        """Close, and say so on `platform_state`."""
+        super().begin_maintenance(now, seconds)
+        for feed in self.table.of_kind("platform_state"):
+            self._tell(feed, {"maintenance": True})
 
     def snapshots(self, feeds: Sequence[Feed], now: int) -> Iterable[bytes]:
         """What a new listener of some channels is told at once, in the order of the channels."""
@@ -125,28 +131,18 @@ class DeribitState(Exchange):
             case "deribit_price_index" | "estimated_expiration_price" | "deribit_volatility_index":
                 yield notification(channel.name, self._index_data(channel, time_ms))
 
-    def http(self, path: str, query: dict[str, str], now: int) -> tuple[int, bytes] | None:
-        """`/truth?underlying=BTC`: the surfaces as they are, at the listed strikes."""
-        if path != "/truth":
-            return None
-        wanted = query.get("underlying")
-        names = [wanted.removesuffix("_USDC")] if wanted else list(self.market.underlyings)
-        if unknown := [n for n in names if n not in self.market.underlyings]:
-            return 404, msgspec.json.encode({"error": f"no underlying {unknown[0]}; {list(self.market.underlyings)}"})
-        return 200, msgspec.json.encode(
-            {
-                "model": self.market.model,
-                "seed": self.market.seed,
-                "time_ns": self.market.now_ns,
-                "underlyings": {
-                    name: {
-                        "spot": self.market.spot(name),
-                        "slices": self.market.truth(name, self.listing.chain(name)),
-                    }
-                    for name in names
-                },
-            }
-        )
+    def chain(self, underlying: str) -> Mapping[int, npt.ArrayLike]:
+        """Listed strikes of every expiry."""
+        return self.listing.chain(underlying)
+
+    def unlist(self, rows: list[int]) -> None:
+        """End every feed of some rows without a word."""
+        for feed in self.table.of_rows(rows):
+            for session in list(feed.sessions):
+                session.drop(feed.channel.name)
+        for row in rows:
+            self.stamped.pop(row, None)
+        self.stamped_version += 1
 
     def order_book(self, row: int, depth: int, time_ms: int) -> dict[str, object]:
         """The result of `public/get_order_book`: the ticker's keys and the levels."""
@@ -283,7 +279,7 @@ class DeribitState(Exchange):
     def _index_data(self, channel: Channel, time_ms: int) -> dict[str, object]:
         underlying = underlying_of_index(channel.key, self.listing)
         assert underlying is not None
-        price = round(self.market.spot(underlying), TERMS[underlying].digits)
+        price = self.listing.spot(underlying)
         if channel.kind == "estimated_expiration_price":
             expiry = int(self.listing.universe.expiry_ns[self.listing.universe.options(underlying)].min())
             return {"seconds": max(0, expiry // 1_000_000 - time_ms) // 1000, "price": price, "is_estimated": False}
@@ -315,13 +311,9 @@ class DeribitState(Exchange):
             channel = feed.channel
             if channel.kind == "ticker" and self.listing.universe.kind[channel.row] == Kind.OPTION:
                 underlying = self.listing.universe[channel.row].underlying
-                price = round(self.market.spot(underlying), TERMS[underlying].digits)
+                price = self.listing.spot(underlying)
                 self._tell(feed, self.renderer.expired(channel.row, time_ms, price))
-            for session in list(feed.sessions):
-                session.drop(channel.name)
-        for row in rows:
-            self.stamped.pop(row, None)
-        self.stamped_version += 1
+        self.unlist(rows)
         self._announce(rows, "delivered", time_ms)
         self.counters["expired"] += len(rows)
 

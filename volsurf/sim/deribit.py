@@ -17,9 +17,11 @@ from volsurf.sim._deribit_channels import RAW, Channel, Feed, parse_channel, und
 from volsurf.sim._deribit_listing import TERMS, expiry_code
 from volsurf.sim._deribit_state import DeribitState
 from volsurf.sim.burst import BurstBuffer
-from volsurf.sim.exchange import Clock, ExchangeServer, Session, real_clock
+from volsurf.sim.exchange import Clock, Session, real_clock
 from volsurf.sim.market import Market
+from volsurf.sim.profiles import VenueProfile
 from volsurf.sim.quoting import QuoteRules
+from volsurf.sim.server import ExchangeServer
 
 MAX_CHANNELS = 500
 """Of one subscribe message."""
@@ -73,6 +75,7 @@ class DeribitSession(Session):
     """
 
     def __init__(self, exchange: DeribitState, now: int, probe_seconds: float | None = None) -> None:
+        super().__init__()
         self._exchange = exchange
         self._feeds: dict[str, Feed] = {}
         self._outbox: list[bytes] = []
@@ -212,7 +215,9 @@ class DeribitSession(Session):
                 raise RpcError(13009, "unauthorized", reason="missing or invalid credentials")
             raise RpcError(-32601, "Method not found")
         handler, credits = self._methods[method]
-        if credits is not None and not credits.spend(now):
+        if method == "public/subscribe" and self.is_refused("subscribe"):
+            raise RpcError(13028, "temporarily_unavailable")
+        if credits is not None and (not credits.spend(now) or self.is_refused("rate_limit")):
             self._closing = (1008, "too_many_requests")
             raise RpcError(10028, "too_many_requests")
         result = handler(params, now)
@@ -304,7 +309,7 @@ class DeribitSession(Session):
         underlying = underlying_of_index(str(params.get("index_name")), self._exchange.listing)
         if underlying is None:
             raise _invalid("index_name", "value is not in the list")
-        price = round(self._exchange.market.spot(underlying), TERMS[underlying].digits)
+        price = self._exchange.listing.spot(underlying)
         return {"index_price": price, "estimated_delivery_price": price}
 
     def _ticker(self, params: dict[str, Any], now: int) -> object:
@@ -374,12 +379,16 @@ class DeribitExchange(DeribitState):
         rules: QuoteRules | None = None,
         bursting: bool = False,
         probe_seconds: float | None = None,
+        profile: VenueProfile | None = None,
     ) -> None:
-        super().__init__(market, origin_ns=origin_ns, time_scale=time_scale, rules=rules, bursting=bursting)
+        super().__init__(
+            market, origin_ns=origin_ns, time_scale=time_scale, rules=rules, bursting=bursting, profile=profile
+        )
         self._probe_seconds = probe_seconds
 
-    def open_session(self, now: int) -> DeribitSession:
-        """A client connected."""
+    def open_session(self, now: int, path: str = "") -> DeribitSession:
+        """A client connected; all endpoints are one."""
+        del path
         return DeribitSession(self, now, self._probe_seconds)
 
 
@@ -393,6 +402,8 @@ class SimulatedDeribit(ExchangeServer):
         probe_seconds: period of test requests in place of the interval a client asks for.
         time_scale: market seconds per real second.
         rules: how makers quote.
+        profile: how this venue differs from others of the market; None quotes the truth itself, without latency.
+        origin_ns: real time at which the market's clock stands at its start; None is now. Venues of one market share it.
         clock: real time, ns UTC.
         buffer_limit: bytes a client may leave unread before it is cut with `connection_too_slow`.
     """
@@ -407,14 +418,17 @@ class SimulatedDeribit(ExchangeServer):
         probe_seconds: float | None = None,
         time_scale: float = 1.0,
         rules: QuoteRules | None = None,
+        profile: VenueProfile | None = None,
+        origin_ns: int | None = None,
         clock: Clock = real_clock,
         buffer_limit: int = 16 * 1024 * 1024,
     ) -> None:
         exchange = DeribitExchange(
             market,
-            origin_ns=clock(),
+            origin_ns=clock() if origin_ns is None else origin_ns,
             time_scale=time_scale,
             rules=rules,
+            profile=profile,
             bursting=rate is not None,
             probe_seconds=probe_seconds,
         )

@@ -1,64 +1,80 @@
-"""The websocket server every simulated exchange shares: sockets, timers and back-pressure, and nothing of any protocol.
+"""What every simulated exchange is, without its sockets, and how a venue plugs into the server that gives it some.
 
-A venue is an `Exchange` (one market, one book of listings) and a `Session` per client; both are free of I/O and are told the
-time. The shell here moves bytes between them and the library's connections. Pushed messages skip the library's framing:
-server frames are unmasked, so a header and the payload are concatenated, many frames a write.
+A venue consists of
+
+- an `Exchange`: one market (shared with other venues, if you like), one book of listings, and the feeds clients listen to.
+  The server calls `advance(now)` every `tick_ns`; it moves the market to `market_ns(now)` (ask `move_market(now)` whether there
+  is anything new, never `market.advance` alone: another venue of the same market may have walked it already), lists,
+  retires, quotes, and puts payloads into the outboxes of the sessions concerned;
+- a `Session` for each client: `receive(data, now)` takes a message, `timer(now)` runs at every tick, `data_to_send()` hands over
+  the payloads queued since the last call, `closing` says with which code the venue hangs up;
+- a `Simulated…` class: an `ExchangeServer` (`volsurf.sim.server`) over that exchange, with the venue's options, e.g.
+
+      class SimulatedOkx(ExchangeServer):
+          def __init__(self, market, *, host="127.0.0.1", port=0, clock=real_clock, **options):
+              super().__init__(OkxExchange(market, origin_ns=clock(), **options), host=host, port=port, clock=clock)
+
+Both are free of I/O, clock and threads, so that a test drives them by hand: `session = exchange.open_session(now, path)`, then
+`session.receive(…)`, `exchange.advance(now)`, `session.timer(now)`, `session.data_to_send()`.
+
+Endpoints. `path` is what the server's `url` ends with (what clients give as the venue's `url`; "" if that is the base address).
+A venue with several endpoints overrides `accepts(path)` (without query) and finds path and query in `open_session(now, path)`:
+`/v5/public/option`, `/market/stream?streams=a/b`. REST pages are `http(path, query, now)`: `(status, body)` or `(status, body,
+headers)`; end it with `return super().http(path, query, now)`, which serves /truth. GET only.
+
+Pings. A venue that sends websocket pings returns their payloads from `Session.control_pings(now)` (asked at every tick, after
+`timer`) and is told of every pong by `receive_pong(payload, now)`, solicited or not. Pings of clients are answered by the server.
+Text pings ("ping", `{"op":"ping"}`, test requests) are ordinary messages.
+
+Faults. Faults of the wire (cut, silence, loss, disorder, …) are done to the payloads and need nothing of a venue. Faults in the
+venue's own words do, and are scripted through these hooks:
+
+- `Session.refuse_next(what, count)`: the next requests are refused; `what` is one of `REFUSALS`. The base class counts;
+  the venue asks `self.is_refused("subscribe")` where it handles a subscription and `self.is_refused("rate_limit")` where it
+  charges for a request, and if so answers as it would (Deribit 10028, OKX 50011/60014, Bybit 10006, Binance 429/code 3 or a
+  close). Call `super().__init__()`.
+- `Exchange.begin_maintenance(now, seconds)`: from here on the server cuts every client with `maintenance_close`, refuses new ones
+  with `maintenance_answer`, and answers REST pages with the same, until the time is over. Override it to announce: call
+  `super()`, then queue what the venue says beforehand (Deribit `platform_state`, OKX notice 64008, …); what is queued goes out
+  before the close frame. `end_maintenance()` ends it early.
+- `Exchange.vanish(underlying, expiry_ns)`: the expiry leaves the listing, its quotes and its channels, without a word. The base
+  class retires the rows of `self.quotes.universe` and tells `self.listing` (a `Listing`) to forget the expiry; override
+  `unlist(rows)` to end the channels. What is not active must not be in what clients discover.
+- Crossed books, locked books and spikes are put on the rows of `self.quotes` (a `QuoteModel`), which every venue has.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import struct
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from types import TracebackType
-from typing import Self
-from urllib.parse import parse_qsl, urlsplit
+from typing import TYPE_CHECKING
 
 import msgspec
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-from websockets.protocol import State
+import numpy as np
+import numpy.typing as npt
+
+from volsurf.sim._wire import text_frame
+from volsurf.sim.market import CURRENCIES, Market
+
+if TYPE_CHECKING:
+    from volsurf.sim.listing import Listing
+    from volsurf.sim.profiles import VenueProfile
+    from volsurf.sim.quoting import QuoteModel
 
 Clock = Callable[[], int]
 """Returns nanoseconds UTC."""
+HttpAnswer = tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]
+"""Status, JSON body and what headers there are besides."""
 
-_HEADER_SHORT = struct.Struct("!BB")
-_HEADER_MEDIUM = struct.Struct("!BBH")
-_HEADER_LONG = struct.Struct("!BBQ")
-_FINAL_TEXT = 0x81
-
-_COUNTED = (
-    "connections",
-    "messages_sent",
-    "bytes_sent",
-    "heartbeats_probed",
-    "heartbeats_answered",
-    "heartbeats_missed",
-)
-"""Counters that are there, and 0, from the start."""
 BURST_BYTES = 256 * 1024
 """Size of one write of a burst: about what a loopback socket takes without being waited for."""
+REFUSALS = ("subscribe", "rate_limit")
+"""What `Session.refuse_next` knows."""
 
-_CLOSE_SECONDS = 1.0
-SLOW_SECONDS = 10.0
-"""How long a client of a burst may leave its socket full."""
-
-
-def text_frame(payload: bytes) -> bytes:
-    """An unmasked, final text frame (RFC 6455 §5.2)."""
-    size = len(payload)
-    if size < 126:
-        return _HEADER_SHORT.pack(_FINAL_TEXT, size) + payload
-    if size < 65_536:
-        return _HEADER_MEDIUM.pack(_FINAL_TEXT, 126, size) + payload
-    return _HEADER_LONG.pack(_FINAL_TEXT, 127, size) + payload
+__all__ = ["BURST_BYTES", "REFUSALS", "Clock", "Exchange", "HttpAnswer", "Session", "real_clock", "text_frame"]
 
 
 def real_clock() -> int:
@@ -68,6 +84,11 @@ def real_clock() -> int:
 
 class Session(ABC):
     """One client of one exchange, without its socket. Times are ns of the shell's real clock."""
+
+    def __init__(self) -> None:
+        self._refusals: Counter[str] = Counter()
+        self.on_refused: Callable[[str], None] | None = None
+        """Told when a request was refused on purpose, and as what."""
 
     @abstractmethod
     def receive(self, data: str | bytes, now: int) -> None:
@@ -90,6 +111,30 @@ class Session(ABC):
     def closed(self) -> None:
         """The socket is gone."""
 
+    def control_pings(self, now: int) -> list[bytes]:
+        """Payloads of the websocket pings to send now; asked at every tick."""
+        del now
+        return []
+
+    def receive_pong(self, payload: bytes, now: int) -> None:
+        """A websocket pong came, asked for or not."""
+        del payload, now
+
+    def refuse_next(self, what: str, count: int = 1) -> None:
+        """Let the venue refuse the next requests of a kind of `REFUSALS`, in its own words."""
+        if what not in REFUSALS:
+            raise ValueError(f"a request can be refused as {REFUSALS}, was {what!r}")
+        self._refusals[what] += count
+
+    def is_refused(self, what: str) -> bool:
+        """Whether this request is one of those to refuse; it then counts as refused."""
+        if not self._refusals[what]:
+            return False
+        self._refusals[what] -= 1
+        if self.on_refused is not None:
+            self.on_refused(what)
+        return True
+
     def burst(self, messages: int, now: int) -> tuple[bytes, int]:
         """Framed market data with live stamps, up to so many messages, as cheaply as can be; and how many they are."""
         del messages, now
@@ -102,293 +147,111 @@ class Session(ABC):
 
 
 class Exchange(ABC):
-    """One simulated venue, without its sockets."""
+    """One simulated venue, without its sockets.
+
+    Args:
+        market: the truth it quotes; venues may share one.
+        origin_ns: real time at which the venue's clock stands at `market.start_ns`.
+        time_scale: market seconds per real second.
+    """
 
     path: str
-    """Of the websocket endpoint."""
+    """What the server's url ends with."""
+    listing: Listing
+    """What it lists."""
+    quotes: QuoteModel
+    """The venue's own books, over `listing.universe`."""
+    profile: VenueProfile | None = None
+    """How it differs from the others of the market; the server takes the latency from it."""
     tick_ns: int = 100_000_000
     max_connections: int = 32
-    too_many_connections = (HTTPStatus.TOO_MANY_REQUESTS, b"too many connections")
+    too_many_connections: HttpAnswer = (HTTPStatus.TOO_MANY_REQUESTS, b"too many connections")
     too_slow = (1008, "connection_too_slow")
+    maintenance_close = (1001, "maintenance")
+    maintenance_answer: HttpAnswer = (HTTPStatus.SERVICE_UNAVAILABLE, b"maintenance")
 
-    def __init__(self) -> None:
+    def __init__(self, market: Market, *, origin_ns: int, time_scale: float = 1.0) -> None:
+        self.market = market
         self.counters: Counter[str] = Counter()
+        self._origin_ns, self._scale = origin_ns, time_scale
+        self._seen_steps = market.steps
+        self._maintenance_until = 0
+
+    def accepts(self, path: str) -> bool:
+        """Whether a path, without its query, is one of the websocket endpoints."""
+        return path == self.path
 
     @abstractmethod
-    def open_session(self, now: int) -> Session:
-        """A client connected."""
+    def open_session(self, now: int, path: str = "") -> Session:
+        """A client connected to a path, with its query; "" is the venue's first endpoint."""
 
     @abstractmethod
     def advance(self, now: int) -> None:
         """Move the market to `now` and put what changed into the sessions' outboxes."""
 
-    def http(self, path: str, query: dict[str, str], now: int) -> tuple[int, bytes] | None:
-        """Status and JSON body of an HTTP request, or None where there is no such page."""
-        del path, query, now
-        return None
+    @abstractmethod
+    def chain(self, underlying: str) -> Mapping[int, npt.ArrayLike]:
+        """Listed strikes of every expiry, `{expiry_ns: strikes}`."""
 
+    def http(self, path: str, query: dict[str, str], now: int) -> HttpAnswer | None:
+        """Answer of a page, or None where there is none. Here: `/truth?underlying=BTC&currency=USDT`, the true surfaces."""
+        del now
+        return self._truth_page(query) if path == "/truth" else None
 
-class ExchangeServer:
-    """Serves an `Exchange` on a loopback port: `async with ExchangeServer(exchange) as server: server.url`.
+    def market_ns(self, now: int) -> int:
+        """The venue's time at a moment of the real clock."""
+        return self.market.start_ns + int((now - self._origin_ns) * self._scale)
 
-    Args:
-        port: 0 takes a free one.
-        rate: market-data messages per second over all clients; None leaves the exchange's own pace, 0 is as many as the
-            clients read.
-        buffer_limit: bytes a client may leave unread before it is cut as too slow.
-        clock: real time of sessions and ticks, ns. The market's own clock belongs to the exchange.
-    """
+    def move_market(self, now: int) -> bool:
+        """Walk the market to `now`; whether it stands at another step than when this venue looked last."""
+        self.market.advance(self.market_ns(now))
+        moved = self.market.steps != self._seen_steps
+        self._seen_steps = self.market.steps
+        return moved
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        rate: float | None = None,
-        buffer_limit: int = 16 * 1024 * 1024,
-        clock: Clock = real_clock,
-    ) -> None:
-        self.exchange = exchange
-        self.rate = rate
-        self.buffer_limit = buffer_limit
-        self._host, self._port = host, port
-        self._clock = clock
-        self._clients: dict[ServerConnection, Session] = {}
-        self._server: Server | None = None
-        self._pumps: list[asyncio.Task[None]] = []
-        self._cuts: dict[ServerConnection, asyncio.Task[None]] = {}
-        self._full_since: dict[ServerConnection, float] = {}
+    def begin_maintenance(self, now: int, seconds: float) -> None:
+        """Close for a while: the server cuts and refuses until then."""
+        self._maintenance_until = now + int(seconds * 1e9)
+        self.counters["maintenances"] += 1
 
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return self._port
+    def end_maintenance(self) -> None:
+        """Open again."""
+        self._maintenance_until = 0
 
-    @property
-    def url(self) -> str:
-        """Where clients connect."""
-        return f"ws://{self._host}:{self._port}{self.exchange.path}"
+    def in_maintenance(self, now: int) -> bool:
+        """Whether it is closed."""
+        return now < self._maintenance_until
 
-    @property
-    def http_url(self) -> str:
-        """Base of the HTTP pages, which are no part of the venue: /truth and /stats."""
-        return f"http://{self._host}:{self._port}"
+    def vanish(self, underlying: str, expiry_ns: int) -> list[int]:
+        """Take an expiry off the listing without a word; returns the rows that were listed."""
+        universe = self.quotes.universe
+        names = np.array(universe.underlyings)
+        gone = universe.active & (universe.expiry_ns == expiry_ns) & (names[universe.underlying_id] == underlying)
+        rows: list[int] = np.flatnonzero(gone).tolist()
+        self.listing.forget(underlying, expiry_ns)
+        if rows:
+            universe.retire(np.array(rows, np.int32))
+            self.unlist(rows)
+            self.counters["vanished"] += len(rows)
+        return rows
 
-    @property
-    def stats(self) -> dict[str, int]:
-        """Counters: clients, messages and bytes sent, heartbeats probed, answered and missed, …"""
-        return {
-            "clients": len(self._clients),
-            **dict.fromkeys(_COUNTED, 0),
-            **dict(sorted(self.exchange.counters.items())),
+    def unlist(self, rows: list[int]) -> None:
+        """Forget the channels of rows that are no longer listed, and say nothing."""
+        del rows
+
+    def _truth_page(self, query: dict[str, str]) -> HttpAnswer:
+        market = self.market
+        wanted = query.get("underlying")
+        names = [wanted.partition("_")[0]] if wanted else list(market.underlyings)
+        if unknown := [n for n in names if n not in market.underlyings]:
+            return 404, msgspec.json.encode({"error": f"no underlying {unknown[0]}; {list(market.underlyings)}"})
+        currency = query.get("currency", "USD")
+        if currency not in CURRENCIES:
+            return 404, msgspec.json.encode({"error": f"no currency {currency}; {list(CURRENCIES)}"})
+        surfaces = {
+            name: {"spot": market.spot(name, currency), "slices": market.truth(name, self.chain(name), currency)}
+            for name in names
         }
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def open(self) -> None:
-        """Listen; from here on the market runs."""
-        quiet = logging.getLogger("volsurf.sim.websockets")
-        # Clients come and go by design here; what matters of it is in the counters.
-        quiet.setLevel(logging.CRITICAL)
-        self._server = await serve(
-            self._serve,
-            self._host,
-            self._port,
-            process_request=self._process_request,
-            compression=None,
-            ping_interval=None,
-            close_timeout=_CLOSE_SECONDS,
-            max_size=4 * 1024 * 1024,
-            logger=quiet,
-        )
-        self._port = next(iter(self._server.sockets)).getsockname()[1]
-        self.exchange.advance(self._clock())
-        self._pumps = [asyncio.create_task(self._tick_forever(), name="exchange-ticks")]
-        if self.rate is not None:
-            self._pumps.append(asyncio.create_task(self._burst_forever(self.rate), name="exchange-bursts"))
-        for task in self._pumps:
-            task.add_done_callback(self._pump_ended)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close every connection and free the port."""
-        for task in self._pumps:
-            task.cancel()
-        ended = await asyncio.gather(*self._pumps, return_exceptions=True)
-        if self._server is not None:
-            # A client that does not read would hold the closing handshake up: cut those first.
-            for connection in list(self._clients):
-                if connection.transport.get_write_buffer_size() > 0:
-                    connection.transport.abort()
-            self._server.close(code=1001)
-            await self._server.wait_closed()
-            self._server = None
-        if self._cuts:
-            await asyncio.wait(self._cuts.values())
-        # A bug in a tick must not look like a silent market: it ends the connections, and is raised here.
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
-
-    async def serve_forever(self) -> None:
-        """Run until cancelled, or until a task of the server fails."""
-        await asyncio.gather(*self._pumps)
-
-    def _pump_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            for connection in list(self._clients):
-                connection.transport.abort()
-
-    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        target = urlsplit(request.path)
-        if target.path == self.exchange.path:
-            if len(self._clients) >= self.exchange.max_connections:
-                self.exchange.counters["connections_refused"] += 1
-                return _response(*self.exchange.too_many_connections)
-            return None
-        query = dict(parse_qsl(target.query))
-        if target.path == "/stats":
-            return _response(HTTPStatus.OK, msgspec.json.encode(self.stats))
-        answer = self.exchange.http(target.path, query, self._clock())
-        if answer is None:
-            return _response(HTTPStatus.NOT_FOUND, b'{"error":"no such page; there are /truth and /stats"}')
-        return _response(HTTPStatus(answer[0]), answer[1])
-
-    async def _serve(self, connection: ServerConnection) -> None:
-        session = self.exchange.open_session(self._clock())
-        self._clients[connection] = session
-        self.exchange.counters["connections"] += 1
-        try:
-            async for message in connection:
-                session.receive(message, self._clock())
-                self.exchange.counters["messages_received"] += 1
-                self._flush(connection, session)
-                if connection not in self._clients:
-                    # It was cut; what it still asks for is nobody's business.
-                    break
-        except ConnectionClosed:
-            pass
-        finally:
-            self._clients.pop(connection, None)
-            self._full_since.pop(connection, None)
-            session.closed()
-        if (cut := self._cuts.get(connection)) is not None:
-            # When this returns the library says goodbye in its own words: the venue's come first.
-            await asyncio.wait([cut])
-
-    async def _tick_forever(self) -> None:
-        period = self.exchange.tick_ns * 1e-9
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            # After a stall the missed ticks are not made up for: the market jumps, as a suspended venue's would.
-            due = max(due + period, loop.time())
-            await asyncio.sleep(due - loop.time())
-            now = self._clock()
-            self.exchange.advance(now)
-            for connection, session in list(self._clients.items()):
-                session.timer(now)
-                self._flush(connection, session)
-
-    def _flush(self, connection: ServerConnection, session: Session) -> None:
-        payloads = session.data_to_send()
-        if payloads and connection.state is State.OPEN:
-            data = b"".join(map(text_frame, payloads))
-            self._write(connection, data, len(payloads))
-        if session.closing:
-            self._cut(connection, *session.closing)
-
-    def _write(self, connection: ServerConnection, data: bytes, messages: int) -> None:
-        if connection.transport.is_closing():
-            # The socket broke and the library has not yet been told.
-            return
-        connection.transport.write(data)
-        self.exchange.counters["messages_sent"] += messages
-        self.exchange.counters["bytes_sent"] += len(data)
-        if connection.transport.get_write_buffer_size() > self.buffer_limit:
-            self._cut_slow(connection)
-
-    def _cut_slow(self, connection: ServerConnection) -> None:
-        if connection not in self._clients:
-            return
-        self.exchange.counters["cut_too_slow"] += 1
-        self._cut(connection, *self.exchange.too_slow)
-
-    def _cut(self, connection: ServerConnection, code: int, reason: str) -> None:
-        session = self._clients.pop(connection, None)
-        self._full_since.pop(connection, None)
-        if session is None:
-            return
-        session.closed()
-        task = asyncio.create_task(_close(connection, code, reason))
-        self._cuts[connection] = task
-        task.add_done_callback(lambda _: self._cuts.pop(connection, None))
-
-    async def _burst_forever(self, rate: float) -> None:
-        loop = asyncio.get_running_loop()
-        last, owed = loop.time(), 0.0
-        while True:
-            # At full speed a write happens whenever a socket has room; at a given rate, every two milliseconds.
-            await asyncio.sleep(0.002 if rate else 0.0)
-            readers = [(c, s) for c, s in self._clients.items() if c.state is State.OPEN and s.burst_bytes]
-            moment = loop.time()
-            # What could not be sent while nobody listened, or while this process slept, is not owed.
-            owed = min(owed + rate * (moment - last), 0.25 * rate) if readers else 0.0
-            last = moment
-            now = self._clock()
-            sent = 0
-            for connection, session in readers:
-                if self._is_full(connection, moment):
-                    continue
-                room = int(owed / len(readers)) if rate else max(1, BURST_BYTES // session.burst_bytes)
-                sent += self._burst(connection, session, room, now)
-            owed -= sent if rate else 0.0
-            if not rate and not sent:
-                await asyncio.sleep(0.0005)
-
-    def _is_full(self, connection: ServerConnection, moment: float) -> bool:
-        # A burst is never heaped on what is still unread, else a reader's pause of a tenth of a second would cost it the
-        # connection; one that leaves its socket full for seconds is cut like any slow reader.
-        unread = connection.transport.get_write_buffer_size()
-        if unread <= (BURST_BYTES if self.rate else 0):
-            self._full_since.pop(connection, None)
-            return False
-        if moment - self._full_since.setdefault(connection, moment) > SLOW_SECONDS:
-            self._cut_slow(connection)
-        return True
-
-    def _burst(self, connection: ServerConnection, session: Session, messages: int, now: int) -> int:
-        sent = 0
-        while sent < messages and connection.state is State.OPEN and not connection.transport.is_closing():
-            data, count = session.burst(messages - sent, now)
-            if not count:
-                break
-            self._write(connection, data, count)
-            sent += count
-            if connection.transport.get_write_buffer_size() > BURST_BYTES:
-                break
-        return sent
-
-
-async def _close(connection: ServerConnection, code: int, reason: str) -> None:
-    # The library's close() first waits, without a limit, until everything before the close frame is sent; a client that
-    # does not read would keep its connection that way.
-    try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await connection.close(code, reason)
-    except TimeoutError:
-        connection.transport.abort()
-
-
-def _response(status: HTTPStatus, body: bytes) -> Response:
-    headers = Headers(
-        [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
-    )
-    return Response(status.value, status.phrase, headers, body)
+        page = {"model": market.model, "seed": market.seed, "time_ns": market.now_ns, "underlyings": surfaces}
+        page["rates"] = {name: market.rate(name) for name in CURRENCIES}
+        return 200, msgspec.json.encode(page)

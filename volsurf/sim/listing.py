@@ -1,23 +1,33 @@
 """Which expiries and strikes a crypto-option exchange lists, and when they roll.
 
 Four dailies, three Fridays, three last Fridays of a month, four last Fridays of a quarter, all at 08:00 UTC; strikes on
-round numbers, dense near the money. At least eleven expiries at any time of any year. Names and ticks are the venue's.
+round numbers, dense near the money. At least eleven expiries at any time of any year. Names and ticks are the venue's: it
+derives from `Listing`, which does the rest.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volsurf.instruments import FloatArray
+from volsurf.instruments import NANOSECONDS_PER_YEAR, FloatArray, IdArray, Instrument, Kind, Universe
+from volsurf.sim.market import UNDERLYINGS, Market
+
+if TYPE_CHECKING:
+    from volsurf.sim.profiles import Family
 
 EXPIRY_HOUR = 8
 _NANOSECONDS = 1_000_000_000
 _DAY = timedelta(days=1)
+_DAY_NS = 86_400_000_000_000
+_DENSITY = {"day": 6.5, "week": 8.5, "month": 9.5}
+"""Strikes per deviation by kind of expiry, before a venue's own density."""
 _ZONES = ((-3.0, -1.8, 4.0), (-1.8, -0.9, 2.0), (-0.9, 0.9, 1.0), (0.9, 1.8, 2.0), (1.8, 3.5, 4.0))
 """Of a strike grid: from and to, in deviations of ln spot at expiry, and the step as a multiple of the finest."""
 
@@ -103,3 +113,143 @@ def strike_grid(spot: float, vol: float, years: float, *, density: float, smalle
         # Multiples of the step counted in integers, so that 142.5 is 285 halves and not a sum of roundings.
         strikes.append(np.round(np.arange(max(start, 1), stop + 1) * size, 10))
     return np.unique(np.concatenate(strikes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """How the strikes of an expiry were laid out: around which spot last, and with which steps."""
+
+    spot: float
+    years: float
+
+
+class Listing(ABC):
+    """The universe of one market as one venue lists it; `update` lists and retires as time and spot go on.
+
+    Beside every row of `universe` stand its name and its family. A venue says what things are called (`symbol`) and may keep
+    more beside a row (`added`, called once for each, in order).
+
+    Args:
+        market: its spots say where the strikes are.
+        venue: written into the instruments.
+        families: what is listed. Underlyings the market does not have are left out.
+        expiries: how many of each kind.
+    """
+
+    def __init__(
+        self, market: Market, venue: str, families: Sequence[Family], expiries: ExpiryRules = ExpiryRules()
+    ) -> None:
+        self.market = market
+        self.venue = venue
+        self.families = tuple(f for name in market.underlyings for f in families if f.underlying == name)
+        self.universe = Universe()
+        self.names: list[str] = []
+        self.family: list[Family] = []
+        self.row_of: dict[str, int] = {}
+        self._rules = expiries
+        self._expiries: dict[int, str] = {}
+        self._grids: dict[tuple[Family, int], _Grid] = {}
+        self._next_expiry_ns = 0
+        for family in self.families:
+            if family.perpetual:
+                self._add(family, 0, "perpetual", market.now_ns, kind=Kind.PERPETUAL)
+
+    @abstractmethod
+    def symbol(self, family: Family, kind: Kind, expiry_ns: int, strike: float, is_call: bool) -> str:
+        """The venue's name of an instrument."""
+
+    def price_index(self, family: Family) -> str:
+        """The venue's name of the index that settles a family."""
+        return f"{family.underlying}-{family.quote_currency}"
+
+    def added(self, row: int, instrument: Instrument, family: Family, period: str, listed_ns: int) -> None:
+        """An instrument was listed; `period` is "day", "week", "month" or "perpetual". Here there is no more to keep."""
+        return
+
+    def update(self, now_ns: int) -> tuple[list[int], list[int]]:
+        """List what is due and retire what expired; returns (added rows, retired rows)."""
+        retired: IdArray = np.zeros(0, np.int32)
+        if now_ns >= self._next_expiry_ns:
+            expiry = self.universe.expiry_ns
+            retired = np.flatnonzero(self.universe.active & (expiry > 0) & (expiry <= now_ns)).astype(np.int32)
+            if len(retired):
+                self.universe.retire(retired)
+            self._expiries = listed_expiries(now_ns, self._rules)
+            self._next_expiry_ns = min(self._expiries)
+        first = len(self.names)
+        # Of what is there at the first call the venue says that it was listed a day ago; of the rest, now.
+        listed_ns = now_ns if self._grids else now_ns - _DAY_NS
+        for family in self.families:
+            self._list(family, now_ns, listed_ns)
+        return list(range(first, len(self.names))), retired.tolist()
+
+    def forget(self, underlying: str, expiry_ns: int) -> None:
+        """Never list an expiry of an underlying again; what is listed of it is the caller's to retire."""
+        for family in self.families:
+            if family.underlying == underlying:
+                self._grids[family, expiry_ns] = _Grid(math.inf, 0.0)
+
+    def chain(self, underlying: str) -> dict[int, FloatArray]:
+        """Listed strikes of every expiry, `{expiry_ns: strikes}`."""
+        ids = self.universe.options(underlying)
+        expiry, strike = self.universe.expiry_ns[ids], self.universe.strike[ids]
+        return {int(e): np.unique(strike[expiry == e]) for e in np.unique(expiry)}
+
+    def _list(self, family: Family, now_ns: int, listed_ns: int) -> None:
+        underlying, spot = family.underlying, self.market.spot(family.underlying)
+        for expiry_ns, period in self._expiries.items():
+            # A contract's last day keeps the grid of its second: strikes are not listed an hour before they expire.
+            years = max(expiry_ns - now_ns, 2 * _DAY_NS) / NANOSECONDS_PER_YEAR
+            vol = UNDERLYINGS[underlying].levels.long_vol
+            grid = self._grids.get((family, expiry_ns))
+            if grid is not None and (
+                math.isinf(grid.spot) or abs(math.log(spot / grid.spot)) < 0.5 * vol * math.sqrt(years)
+            ):
+                continue
+            # Spot has moved half a deviation: the same grid is laid out again around it. Its steps stay those of the first
+            # time, else every expiry would fill with ever finer strikes as it comes near.
+            years = grid.years if grid is not None else years
+            self._grids[family, expiry_ns] = _Grid(spot, years)
+            density = _DENSITY[period] * family.density
+            strikes = strike_grid(spot, vol, years, density=density, smallest_step=family.smallest_step)
+            if grid is None and period != "day" and family.dated_futures:
+                self._add(family, expiry_ns, period, listed_ns, kind=Kind.FUTURE)
+            for strike in strikes.tolist():
+                for is_call in (True, False):
+                    self._add(family, expiry_ns, period, listed_ns, strike=strike, is_call=is_call)
+
+    def _add(
+        self,
+        family: Family,
+        expiry_ns: int,
+        period: str,
+        listed_ns: int,
+        *,
+        kind: Kind = Kind.OPTION,
+        strike: float = math.nan,
+        is_call: bool = False,
+    ) -> None:
+        name = self.symbol(family, kind, expiry_ns, strike, is_call)
+        if name in self.row_of:
+            return
+        option = kind is Kind.OPTION
+        instrument = Instrument(
+            venue=self.venue,
+            symbol=name,
+            kind=kind,
+            underlying=family.underlying,
+            settlement=family.settlement,
+            quote_currency=family.quote_currency,
+            expiry_ns=expiry_ns,
+            strike=strike,
+            is_call=is_call,
+            tick_size=family.tick if option else family.future_tick,
+            tick_steps=family.tick_steps if option else (),
+            contract_size=family.contract_size if option else family.future_contract,
+            price_index=self.price_index(family),
+        )
+        self.universe.add([instrument])
+        row = self.row_of[name] = len(self.names)
+        self.names.append(name)
+        self.family.append(family)
+        self.added(row, instrument, family, period, listed_ns)

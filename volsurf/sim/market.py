@@ -63,6 +63,16 @@ _SPOT_CORRELATION = np.array([-0.5, -0.4, -0.3, 0.35, 0.0, 0.3])
 _BOUNDS = np.array([*(getattr(FACTOR_BOUNDS, n) for n in Factors.__dataclass_fields__), 1.0])
 
 
+CURRENCIES = ("USD", "USDC", "USDT")
+"""In which indices, strikes and forwards are quoted."""
+# Of ln(stablecoins per dollar): long-run mean, deviation of one day's move, mean reversion per day, and the largest distance
+# from the mean. They wander by a few basis points and never lose their peg here.
+_STABLE_MEAN = np.array([1.0e-4, 4.0e-4])
+_STABLE_MOVE = 6.0e-4
+_STABLE_REVERSION = 1.5
+_STABLE_BOUND = 1.2e-3
+
+
 class TruthSlice(msgspec.Struct, frozen=True):
     """The true smile of one expiry at one instant, at the strikes asked for."""
 
@@ -87,6 +97,10 @@ class _State:
 
 class Market:
     """Spots, forwards and volatility surfaces of some underlyings, moved by `advance(now_ns)`.
+
+    There is one volatility at each log-moneyness, whatever the currency. Prices in USDC and USDT are those in dollars times
+    the stablecoin's `rate`, so an index, a forward and the strike at a given log-moneyness all stand off by the same few
+    basis points.
 
     Args:
         seed: of everything random.
@@ -122,6 +136,9 @@ class Market:
         self.steps = 0
         self._rng = np.random.default_rng([seed, 1])
         self._activity = activity
+        # Random numbers of their own, so that the path of the surfaces is the same with and without them.
+        self._stable_rng = np.random.default_rng([seed, 4])
+        self._stable = 0.5 * _STABLE_MOVE * self._stable_rng.standard_normal(2)
         self._states = {name: self._first_state(UNDERLYINGS[name]) for name in self.underlyings}
 
     def __repr__(self) -> str:
@@ -139,32 +156,44 @@ class Market:
             self.now_ns = self.start_ns + target * self.step_ns
         return walked
 
-    def spot(self, underlying: str) -> float:
-        """The index, in the strike's currency."""
-        return self._state(underlying).spot
+    def rate(self, currency: str) -> float:
+        """Units of a currency per dollar."""
+        if currency == "USD":
+            return 1.0
+        try:
+            i = CURRENCIES.index(currency) - 1
+        except ValueError:
+            raise InputError(f"the market has {list(CURRENCIES)}, was asked for {currency!r}") from None
+        return math.exp(_STABLE_MEAN[i] + _STABLE_BOUND * math.tanh(self._stable[i] / _STABLE_BOUND))
+
+    def spot(self, underlying: str, currency: str = "USD") -> float:
+        """The index."""
+        return self._state(underlying).spot * self.rate(currency)
 
     def years(self, expiry_ns: npt.ArrayLike) -> FloatArray:
         """Time to expiry at the market's instant, years ACT/365."""
         return years_between(self.now_ns, np.asarray(expiry_ns, np.int64))
 
-    def truth_forward(self, underlying: str, expiry_ns: npt.ArrayLike) -> FloatArray:
-        """Forward of each expiry, in the strike's currency."""
+    def truth_forward(self, underlying: str, expiry_ns: npt.ArrayLike, currency: str = "USD") -> FloatArray:
+        """Forward of each expiry."""
         state = self._state(underlying)
         years = np.maximum(self.years(expiry_ns), 0.0)
         on_index = years * _DAYS_PER_YEAR < UNDERLYINGS[underlying].index_forward_days
-        return np.asarray(state.spot * np.exp(np.where(on_index, 0.0, state.basis * years)))
+        return np.asarray(self.spot(underlying, currency) * np.exp(np.where(on_index, 0.0, state.basis * years)))
 
-    def truth_vol(self, underlying: str, expiry_ns: npt.ArrayLike, strike: npt.ArrayLike) -> FloatArray:
-        """True implied volatility, a decimal; expiry and strike broadcast."""
+    def truth_vol(
+        self, underlying: str, expiry_ns: npt.ArrayLike, strike: npt.ArrayLike, currency: str = "USD"
+    ) -> FloatArray:
+        """True implied volatility, a decimal; expiry and strike (in that currency) broadcast."""
         years = np.maximum(self.years(expiry_ns), 1e-7)
-        k = np.log(np.asarray(strike, np.float64) / self.truth_forward(underlying, expiry_ns))
+        k = np.log(np.asarray(strike, np.float64) / self.truth_forward(underlying, expiry_ns, currency))
         return np.asarray(np.sqrt(self._state(underlying).surface.total_variance(k, years) / years))
 
     def surface(self, underlying: str) -> SurfaceTruth:
         """The surface as a function of log-moneyness and maturity, frozen at the market's instant."""
         return self._state(underlying).surface
 
-    def truth(self, underlying: str, chain: Mapping[int, npt.ArrayLike]) -> list[TruthSlice]:
+    def truth(self, underlying: str, chain: Mapping[int, npt.ArrayLike], currency: str = "USD") -> list[TruthSlice]:
         """True smiles at the strikes of a chain, `{expiry_ns: strikes}`, in order of expiry; expired ones are left out."""
         surface = self._state(underlying).surface
         slices = []
@@ -178,11 +207,11 @@ class Market:
                     underlying,
                     int(expiry_ns),
                     self.now_ns,
-                    float(self.truth_forward(underlying, expiry_ns)),
+                    float(self.truth_forward(underlying, expiry_ns, currency)),
                     years,
                     math.sqrt(float(surface.total_variance(0.0, years)) / years),
                     tuple(strikes.tolist()),
-                    tuple(self.truth_vol(underlying, expiry_ns, strikes).tolist()),
+                    tuple(self.truth_vol(underlying, expiry_ns, strikes, currency).tolist()),
                     surface.svi(years),
                 )
             )
@@ -226,3 +255,7 @@ class Market:
             factor = _SPOT_CORRELATION * shock + np.sqrt(1.0 - _SPOT_CORRELATION**2) * normal[i, 2:]
             state.latent = state.latent * decay + self._activity * diffusion * factor
             state.surface, state.basis = self._observe(model, state.latent)
+        stable = self._stable_rng.standard_normal(2)
+        decay_of_stable = math.exp(-_STABLE_REVERSION * days)
+        width = _STABLE_MOVE * math.sqrt(-math.expm1(-2.0 * _STABLE_REVERSION * days) / (2.0 * _STABLE_REVERSION))
+        self._stable = self._stable * decay_of_stable + self._activity * width * stable

@@ -6,10 +6,18 @@ order in which reasons are given.
     e^2 = h^2 + (|delta| se_F / vega)^2 + (|delta| vol sqrt(age) / vega)^2 + floor^2
 
 is the error bar of a vol: half the bid-ask spread, the uncertainty of the forward, the move of the forward since the quote was
-last confirmed, and a floor. Premiums, delta and vega are in units of the forward.
+last confirmed, and a floor. Premiums, delta and vega are in units of the forward of the row's market, see `layout`.
+
+The age is that of the news, not of the last change: from when the venue last said anything of the row to now. It said so at its
+own time stamp, brought to our clock by the feed's skew, or when we heard it where that is earlier, where there is no stamp, or
+where the skew is not known. A venue that stamps every push afresh confirms the quote with it, and both times are one but for the
+delay on the way, which is what should count; one that stamps the quote's last change says how old the quote is. Whether a row is
+left out as stale goes by when it was heard: a quote may stand for long, and still stand.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +27,23 @@ from volsurf.instruments import (
     NANOSECONDS_PER_YEAR,
     BoolArray,
     FloatArray,
+    IntArray,
     years_between,
 )
 from volsurf.iv.black import black_greeks
-from volsurf.iv.forward import expiry_forwards
+from volsurf.iv.forward import Forwards, expiry_forwards
 from volsurf.iv.implied import ImpliedVolStatus, implied_vol_status
+from volsurf.iv.siblings import Siblings, reference_markets
 from volsurf.quotes import QuoteBoard
 from volsurf.surface.layout import QuoteLayout
 from volsurf.surface.venue_quotes import VenueQuotes
 from volsurf.surface.vol_columns import QuoteRules, QuoteVols
 
-__all__ = ["QuoteRules", "QuoteVols", "quote_vols"]
+__all__ = ["UNKNOWN_SKEW", "QuoteRules", "QuoteVols", "quote_vols"]
+
+UNKNOWN_SKEW = 1 << 61
+"""Stands for the skew of a clock nobody has compared: so far ahead that the time of receipt is always the earlier one."""
+_LIKELY_DISCOUNT = (0.5, 1.5)
 
 # As plain numbers: numpy takes ten times as long to compare with a member of an enum.
 _OK, _AT = int(ImpliedVolStatus.OK), int(ImpliedVolStatus.AT_INTRINSIC)
@@ -47,6 +61,8 @@ def quote_vols(
     rules: QuoteRules | None = None,
     discount: npt.ArrayLike = 1.0,
     refused: npt.NDArray[np.uint8] | None = None,
+    unheard: BoolArray | None = None,
+    skew_ns: IntArray | None = None,
 ) -> QuoteVols:
     """Implied vols, error bars and reasons of every active option on a board.
 
@@ -55,11 +71,14 @@ def quote_vols(
         previous: the last result for the same board. Its vols start the solver, which is twice as fast; the result is the
             same to the solver's accuracy.
         discount: of linear premiums, one number or one per instrument id.
+            Venues that discount by themselves (`Instrument.is_discounted`) need none: it is index / forward.
         refused: reasons of rows that never reached the board; they join the ledger.
+        unheard: of each instrument id, whether its venue is not to be believed now: nothing it said is used, its index included.
+        skew_ns: of each instrument id, our clock less its venue's; `UNKNOWN_SKEW` where that is not known, as it is without this.
     """
     rules = rules or QuoteRules()
     layout = QuoteLayout.of(board.universe, previous.layout if previous is not None else None)
-    ids, group, n = layout.positions, layout.group, len(layout)
+    ids, group, market, n = layout.positions, layout.group, layout.market, len(layout)
     reason = np.zeros(n, np.uint8)
 
     def mark(mask: BoolArray, why: QuoteReason) -> None:
@@ -69,47 +88,47 @@ def quote_vols(
     expiry_years = years_between(now_ns, layout.expiry_ns)
     years = expiry_years[group]
     received_ns = board.receive_time_ns[ids]
-    age_ns = np.maximum(now_ns - received_ns, 0)
-    # The venue's clock orders its own tickers best; ours has to do where it stamps none.
+    silent_ns = age_ns = np.maximum(now_ns - received_ns, 0)
     venue_ns = board.venue_time_ns[ids]
-    ticker_ns = np.where(venue_ns > 0, venue_ns, received_ns)
+    if skew_ns is not None:
+        said_ns = np.where(venue_ns > 0, venue_ns + skew_ns[ids], received_ns)
+        age_ns = np.maximum(now_ns - np.minimum(said_ns, received_ns), 0)
     has_bid, has_ask = bid > 0, ask > 0
     crossed = has_bid & has_ask & (bid > ask)
     bad_price = (bid < 0) | (ask < 0) | np.isinf(bid) | np.isinf(ask)
-    stale = (age_ns > rules.maximum_age_ns) & (has_bid | has_ask)
+    stale = (silent_ns > rules.maximum_age_ns) & (has_bid | has_ask)
     mark(years <= 0, QuoteReason.EXPIRED)
     mark(years <= rules.settlement_window_ns / NANOSECONDS_PER_YEAR, QuoteReason.EXPIRING)
+    if unheard is not None:
+        mark(unheard[ids], QuoteReason.VENUE_STALE)
     mark(bad_price, QuoteReason.BAD_PRICE)
     mark(~has_bid & ~has_ask, QuoteReason.NO_QUOTE)
     mark(stale, QuoteReason.STALE)
     mark(crossed, QuoteReason.CROSSED)
 
     clean = reason == 0
-    discount_ = np.asarray(discount, np.float64)
-    discounts = np.full(n, float(discount_)) if discount_.ndim == 0 else discount_[ids]
+    discounts = _discounts(board, layout, discount)
     said = VenueQuotes.of(board, layout.positions, bid, ask, np.where(layout.inverse, 1.0, discounts))
     both = clean & has_bid & has_ask
-    found = expiry_forwards(
-        start=layout.start,
-        partner=layout.partner,
-        strike=layout.strike,
-        inverse=layout.inverse,
+    found = _forwards(
+        board,
+        layout,
         discount=discounts,
         bid=np.where(both, bid, np.nan),
         ask=np.where(both, ask, np.nan),
-        time_ns=ticker_ns,
-        years=expiry_years,
-        underlying_id=layout.underlying_id,
-        **_venue_forwards(board, layout),
+        time_ns=_stamps(board, "forward_time_ns", ids),
+        years=expiry_years[layout.market_expiry],
+        unheard=unheard,
     )
-    forward = found.forward[group]
+    reference = _references(layout, found, clean, previous)
+    forward = found.forward[market]
     mark(~np.isfinite(forward), QuoteReason.NO_FORWARD)
 
     # log1p of the distance, not the log of the ratio: it keeps its digits next to the forward.
     k = np.log1p((layout.strike - forward) / forward)
     money = np.where(layout.inverse, 1.0, 1.0 / (forward * discounts))
     in_the_money = np.where(layout.is_call, k < 0, k > 0)
-    near = np.abs(k) <= rules.near_the_money * found.root_theta[group]
+    near = np.abs(k) <= rules.near_the_money * found.root_theta[market]
     bid = np.where(has_bid & ~bad_price, bid * money, np.nan)
     ask = np.where(has_ask & ~bad_price, ask * money, np.nan)
     mark(in_the_money & ~(near & both), QuoteReason.ITM_LEG)
@@ -147,7 +166,7 @@ def quote_vols(
 
     used = reason == 0
     lever = np.abs(delta) / vega
-    forward_error = (found.standard_error / found.forward)[group]
+    forward_error = (found.standard_error / found.forward)[market]
     extra = (lever * forward_error) ** 2 + (lever * vol) ** 2 * age_ns / NANOSECONDS_PER_YEAR
     spread = half * half
     _average_legs(layout, reason, used & two_sided, in_the_money, vol, spread)
@@ -156,7 +175,9 @@ def quote_vols(
         time_ns=now_ns,
         underlyings=board.universe.underlyings,
         layout=layout,
-        expiry_forwards=found,
+        expiry_forwards=found if layout.by_market is None else found.take(reference),
+        market_forwards=found,
+        reference=reference,
         expiry_years=expiry_years,
         forward=forward,
         years=years,
@@ -178,21 +199,112 @@ def quote_vols(
     )
 
 
-def _venue_forwards(board: QuoteBoard, layout: QuoteLayout) -> dict[str, FloatArray]:
-    """What each ticker says of the forward, moved by the index since then, and the index of each expiry now."""
-    latest = np.full(len(layout.index_ids), np.nan)
+def _discounts(board: QuoteBoard, layout: QuoteLayout, discount: npt.ArrayLike) -> FloatArray:
+    """Discount factor of each row's linear premium; of a market that discounts by itself at its own carry to expiry."""
+    given = np.asarray(discount, np.float64)
+    discounts = np.full(len(layout), float(given)) if given.ndim == 0 else given[layout.positions]
+    for market in np.flatnonzero(layout.market_discounted).tolist():
+        rows = np.arange(layout.market_start[market], layout.market_start[market + 1])
+        rows = rows if layout.by_market is None else layout.by_market[rows]
+        ids = layout.positions[rows]
+        # Of one ticker each, so that they belong together.
+        carry = board.index[ids] / board.forward[ids]
+        carry = carry[(carry > _LIKELY_DISCOUNT[0]) & (carry < _LIKELY_DISCOUNT[1])]
+        if len(carry):
+            discounts[rows] *= _median(carry)
+    return discounts
+
+
+def _forwards(
+    board: QuoteBoard,
+    layout: QuoteLayout,
+    *,
+    discount: FloatArray,
+    bid: FloatArray,
+    ask: FloatArray,
+    time_ns: IntArray,
+    years: FloatArray,
+    unheard: BoolArray | None,
+) -> Forwards:
+    """The forward of each market."""
+    said, index, index_ns = _venue_forwards(board, layout, unheard)
+    rows = layout.by_market
+    columns: dict[str, Any] = {
+        "strike": layout.strike,
+        "inverse": layout.inverse,
+        "discount": discount,
+        "bid": bid,
+        "ask": ask,
+        "venue_forward": said,
+        "time_ns": time_ns,
+    }
+    partner, siblings = layout.partner, None
+    if layout.is_mixed:
+        siblings = Siblings(layout.market_expiry, layout.market_family, layout.market_currency, index_ns)
+    if rows is not None:
+        columns = {name: column[rows] for name, column in columns.items()}
+        place = np.empty(len(rows) + 1, np.int64)
+        place[rows], place[-1] = np.arange(len(rows)), -1
+        partner = place[partner[rows]]
+    return expiry_forwards(
+        start=layout.market_start,
+        partner=partner,
+        years=years,
+        underlying_id=layout.underlying_id[layout.market_expiry],
+        index=index,
+        siblings=siblings,
+        **columns,
+    )
+
+
+def _venue_forwards(
+    board: QuoteBoard, layout: QuoteLayout, unheard: BoolArray | None
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """What each ticker says of the forward, moved by the index since then; the index of each market now, and when it was told."""
+    latest, latest_ns = np.full(len(layout.index_ids), np.nan), np.full(len(layout.index_ids), -1, np.int64)
     for i, ids in enumerate(layout.index_ids):
-        index, time = board.index[ids], board.venue_time_ns[ids]
-        time = np.where(time > 0, time, board.receive_time_ns[ids])
+        if unheard is not None:
+            ids = ids[~unheard[ids]]
+        index, time = board.index[ids], _stamps(board, "index_time_ns", ids)
         time[~(index > 0)] = -1
         newest = time.max(initial=-1)
         if newest >= 0:
-            latest[i] = _median(index[time == newest])
+            latest[i], latest_ns[i] = _median(index[time == newest]), newest
     index = board.index[layout.positions]
     moved = latest[layout.index_group] / index
     moved[~(np.isfinite(moved) & (index > 0))] = 1.0
-    now = latest[layout.group_index] if len(layout) else np.zeros(0)
-    return {"venue_forward": board.forward[layout.positions] * moved, "index": now}
+    said = board.forward[layout.positions] * moved
+    if unheard is not None:
+        said[unheard[layout.positions]] = np.nan
+    return said, latest[layout.market_index], latest_ns[layout.market_index]
+
+
+def _stamps(board: QuoteBoard, name: str, ids: npt.NDArray[np.intp]) -> IntArray:
+    """When the venue said it: its clock orders its own messages best, ours has to do where it stamps none."""
+    said_ns = getattr(board, name)[ids]
+    return np.where(said_ns > 0, said_ns, board.receive_time_ns[ids])
+
+
+def _references(layout: QuoteLayout, found: Forwards, clean: BoolArray, previous: QuoteVols | None) -> IntArray:
+    """The market that speaks for each expiry, shape (expiries,)."""
+    count = len(layout.expiry_ns)
+    if layout.by_market is None:
+        return np.arange(count)
+    before = np.full(count, -1, np.int64)
+    if previous is not None and previous.layout is layout:
+        before = previous.reference
+    elif previous is not None and previous.layout.universe is layout.universe:
+        # Markets are numbered anew with every listing; what they list is not.
+        market = np.full(len(layout.universe), -1, np.int64)
+        market[layout.positions] = layout.market
+        old = previous.layout
+        now = market[old.positions if old.by_market is None else old.positions[old.by_market]]
+        # That of any of its rows: some may have expired or been delisted since.
+        now = np.maximum.reduceat(now, old.market_start[:-1])[previous.reference]
+        now = now[now >= 0]
+        before[layout.market_expiry[now]] = now
+    heard = np.bincount(layout.market, weights=clean, minlength=len(layout.market_expiry)) > 0
+    return reference_markets(found, layout.market_expiry, layout.market_currency, heard, before)
 
 
 def _median(values: FloatArray) -> float:
@@ -251,7 +363,10 @@ def _atm_vol(layout: QuoteLayout, usable: BoolArray, best: BoolArray, k: FloatAr
             continue
         bounds = np.searchsorted(rows, layout.start)
         first, last = bounds[missing, None], bounds[missing + 1, None]
-        # Rows go up by strike, so the three nearest are among the three on each side of the forward.
+        if layout.by_market is not None:
+            # By strike is by moneyness within a market only.
+            rows = rows[np.lexsort((k[rows], layout.group[rows]))]
+        # Rows go up by moneyness, so the three nearest are among the three on each side of the forward.
         below = np.concatenate(([0], np.cumsum(k[rows] < 0.0)))
         place = first + (below[last] - below[first]) + np.arange(-3, 3)
         there = (place >= first) & (place < last)

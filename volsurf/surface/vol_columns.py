@@ -46,14 +46,18 @@ class QuoteVols:
     underlyings: tuple[str, ...]
     layout: QuoteLayout = field(repr=False)
     expiry_forwards: Forwards = field(repr=False)
-    """Forwards as columns, one element an expiry."""
+    """Forwards as columns, one element an expiry: that of its reference market."""
+    market_forwards: Forwards = field(repr=False)
+    """The same of every market, in the order of the layout's."""
+    reference: IntArray = field(repr=False)
+    """Market whose forward is shown as that of each expiry, see `volsurf.iv.siblings.reference_markets`; shape (expiries,)."""
     expiry_years: FloatArray = field(repr=False)
     """Years to each expiry; not positive once it has passed."""
     forward: FloatArray = field(repr=False)
-    """Forward of the row's expiry, NaN where there is none."""
+    """Forward of the row's market, NaN where there is none."""
     years: FloatArray = field(repr=False)
     log_moneyness: FloatArray = field(repr=False)
-    """ln(K/F)"""
+    """ln(K/F), F being the forward of the row's market."""
     bid: FloatArray = field(repr=False)
     """Undiscounted bid in units of the forward; NaN where there is none."""
     ask: FloatArray = field(repr=False)
@@ -75,7 +79,7 @@ class QuoteVols:
     reason: npt.NDArray[np.uint8] = field(repr=False)
     """`QuoteReason` of each row."""
     age_ns: IntArray = field(repr=False)
-    """Since the row was last heard of."""
+    """Since the venue last said anything of the row, see `quote_vols`."""
     refused: npt.NDArray[np.uint8] = field(repr=False)
     """`QuoteReason` of rows that never became an option: bad rows of a chain."""
     venue_quotes: VenueQuotes = field(repr=False)

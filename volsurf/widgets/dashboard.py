@@ -45,7 +45,7 @@ class Dashboard(ipywidgets.VBox):
             raise TypeError(f"widget() has no setting {unknown[0]!r}; there are: {known}")
         common = {"underlying": underlying, "theme": theme}
         layout = ipywidgets.Layout
-        self.status = StatusPanel(source, **common, layout=layout(height="46px", flex="0 0 46px", margin="0"))
+        self.status = StatusPanel(source, **common, layout=layout(height="auto", flex="0 0 auto", margin="0"))
         self.surface = SurfacePanel(
             source, **common, **settings, layout=layout(flex="1 1 0", height="100%", min_width="0", margin="0")
         )

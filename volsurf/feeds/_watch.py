@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from volsurf.feeds._deribit_requests import SECOND
 from volsurf.feeds.protocol import Event, Health, HealthEvent
 
+SECOND = 1_000_000_000
 STEP = 5 * SECOND
-"""The shell calls at least once a second, so a gap this long is a suspended process or a changed clock, not a quiet market."""
+"""While a socket is open the shell calls at least once a second, so a gap this long is a suspended process or a changed clock,
+not a quiet market."""
 BACKWARD = 100_000_000
 """Smaller steps back are the clock being disciplined; nothing here depends on them."""
-INDEX_SILENCE = 10 * SECOND
-"""`deribit_price_index` comes about once a second."""
-INDEX_LOST = 60 * SECOND
-"""Silence of an index on a link that answers: the subscription is gone, so the connection is made anew."""
-HEARTBEAT_GRACE = 10 * SECOND
 CLOCK_SKEW = 10 * SECOND
 """A disagreement of the local clock with the venue's that no network delay explains."""
 _SKEW_AGAIN = SECOND // 2
@@ -37,11 +33,11 @@ class Watch:
         self.heard = 0
         self.stepped = False
         """A clock step happened and nobody has looked yet."""
+        self._is_open = True
         self._counters = counters
         self._events: deque[Event] = deque()
-        self._index_heard: dict[str, int] = {}
-        self._heartbeat_heard = 0
-        self._heartbeat_interval: int | None = None
+        self._expected: dict[str, tuple[int, str]] = {}
+        self._heard: dict[str, int] = {}
         self._stale: dict[str, str] = {}
         self._skews = (0, 0)
         self._skew_at = 0
@@ -54,7 +50,8 @@ class Watch:
         delta = now - self.now
         if self.now == 0:
             pass
-        elif 0 <= delta < STEP:
+        elif 0 <= delta < STEP or (delta > 0 and not self._is_open):
+            # Between two sockets nobody calls, for as long as the pause may be: that is no step.
             self.elapsed += delta
         elif delta <= -BACKWARD or delta >= STEP:
             self.stepped = True
@@ -97,38 +94,41 @@ class Watch:
             self._malformed.clear()
             self._report_at = self.elapsed + _REPORT_EVERY
 
-    def opened(self, heartbeat_seconds: int) -> None:
-        """A new socket: every silence is counted from here."""
-        self.heard = self._heartbeat_heard = self.elapsed
-        self._heartbeat_interval = heartbeat_seconds * SECOND
-        self._index_heard.clear()
+    def opened(self) -> None:
+        """A new socket: every silence is counted from here, and nothing is expected yet."""
+        self._is_open = True
+        self.heard = self.elapsed
+        self._expected.clear()
+        self._heard.clear()
         self._stale.clear()
         self._skews = (0, 0)
         self.stepped = False
 
-    def no_heartbeats(self) -> None:
-        """The venue would not set a heartbeat: expect none."""
-        self._heartbeat_interval = None
+    def closed(self) -> None:
+        """The socket is gone, or could not be opened: until `opened` there may be a pause of any length."""
+        self._is_open = False
 
-    def heard_heartbeat(self) -> None:
-        """A heartbeat or a test request came."""
-        self._heartbeat_heard = self.elapsed
-        self._recover("heartbeat")
+    def expect(self, name: str, within_ns: int, sentence: str) -> None:
+        """From here on `name` is stale when it is not heard of for longer than `within_ns`.
 
-    def expect_index(self, name: str) -> None:
-        """Count the silence of an index from here."""
-        self._index_heard[name] = self.elapsed
+        Args:
+            sentence: what is said then, with `{silence}` for the seconds of it: "index btc_usd silent for {silence} s".
+        """
+        self._expected[name] = (within_ns, sentence)
+        self._heard[name] = self.elapsed
 
-    def forget_index(self, name: str) -> None:
-        """The venue does not give this index: its silence says nothing."""
-        self._index_heard.pop(name, None)
+    def forget(self, name: str) -> None:
+        """The venue does not give this: its silence says nothing."""
+        self._expected.pop(name, None)
+        self._heard.pop(name, None)
+        self._stale.pop(name, None)
 
-    def heard_index(self, name: str) -> None:
-        """A price of an index came."""
-        if name in self._index_heard:
-            self._index_heard[name] = self.elapsed
-            if self._stale:
-                self._recover(name)
+    def heard_of(self, name: str) -> None:
+        """It came."""
+        if name in self._heard:
+            self._heard[name] = self.elapsed
+            if self._stale and self._stale.pop(name, None) is not None:
+                self.report(Health.RECOVERED, f"{name} is heard again")
 
     def heard_time(self, venue_ns: int) -> None:
         """The venue's time as of now."""
@@ -137,6 +137,15 @@ class Watch:
         # Looked at twice, and not at once: what piled up while this process was suspended is old, and read in one go.
         self._skews = (self._skews[1], self.now - venue_ns)
         self._skew_at = self.elapsed
+
+    def silence_of(self, name: str) -> int:
+        """Nanoseconds since `name` was heard of; 0 where it is not expected."""
+        return self.elapsed - self._heard[name] if name in self._heard else 0
+
+    @property
+    def silences(self) -> dict[str, tuple[int, int]]:
+        """What is expected: since when it has not been heard, and how long it may be silent, both ns."""
+        return {name: (self.elapsed - self._heard[name], within) for name, (within, _) in self._expected.items()}
 
     @property
     def trouble(self) -> str:
@@ -148,36 +157,17 @@ class Watch:
             troubles.append(f"this machine's clock is {abs(skew) / SECOND:.0f} s {how} the venue's: vols are off")
         return "; ".join(troubles)
 
-    @property
-    def index_lost(self) -> str | None:
-        """An index silent for so long that the subscription itself must be doubted."""
-        lost = (name for name, heard in self._index_heard.items() if self.elapsed - heard > INDEX_LOST)
-        return next(lost, None)
-
-    @property
-    def silent(self) -> bool:
-        """Not one message for `INDEX_SILENCE`."""
-        return self.elapsed - self.heard > INDEX_SILENCE
+    def is_silent(self, for_ns: int) -> bool:
+        """Not one message for so long."""
+        return self.elapsed - self.heard > for_ns
 
     def notice_silence(self) -> bool:
         """Report what has newly gone silent; True where the link should be asked whether it lives."""
         before = len(self._stale)
-        for name, heard in self._index_heard.items():
-            if self.elapsed - heard > INDEX_SILENCE:
-                self._go_stale(
-                    name, f"index {name} silent for {(self.elapsed - heard) / SECOND:.0f} s; it ticks every second"
-                )
-        interval = self._heartbeat_interval
-        if interval is not None and self.elapsed - self._heartbeat_heard > interval + HEARTBEAT_GRACE:
-            silence = (self.elapsed - self._heartbeat_heard) / SECOND
-            self._go_stale("heartbeat", f"no heartbeat for {silence:.0f} s; one is due every {interval / SECOND:.0f} s")
+        for name, (within, sentence) in self._expected.items():
+            silence = self.elapsed - self._heard[name]
+            if silence > within and name not in self._stale:
+                detail = sentence.format(silence=f"{silence / SECOND:.0f}")
+                self._stale[name] = detail
+                self.report(Health.STALE, detail)
         return len(self._stale) > before
-
-    def _go_stale(self, name: str, detail: str) -> None:
-        if name not in self._stale:
-            self._stale[name] = detail
-            self.report(Health.STALE, detail)
-
-    def _recover(self, name: str) -> None:
-        if self._stale.pop(name, None) is not None:
-            self.report(Health.RECOVERED, f"{name} is heard again")
