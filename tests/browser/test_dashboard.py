@@ -235,10 +235,10 @@ HIDE = """hidden => {
 
 
 def test_a_hidden_tab_costs_nothing_and_wakes_at_once(dashboard: DashboardProcess, visit: Open) -> None:
-    page = visit(dashboard.url)
+    page = visit("about:blank")
     received: list[int] = []
     page.page.on("websocket", lambda socket: socket.on("framereceived", lambda data: received.append(len(data))))
-    page.page.reload()
+    page.page.goto(dashboard.url)
     page.wait_drawn()
     page.page.evaluate(HIDE, True)
     page.page.wait_for_timeout(7000)  # the lease
