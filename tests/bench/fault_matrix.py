@@ -77,7 +77,7 @@ CASES = (
     Case("maintenance", "at 100ms for 2s maintenance", RECONNECT, ("health.DISCONNECTED", "health.MAINTENANCE")),
     Case("crossed", "at 0s for 2s crossed p=0.3", RESYNC, ("books.crossed",)),
     Case("locked", "at 0s for 2s locked p=0.3", RESYNC, ("books.locked",)),
-    Case("spike", "at 0s for 2s spike p=0.05 size=0.5", RESYNC, ()),
+    Case("spike", "at 0s for 2s spike p=0.3 size=0.5", RESYNC, ()),
     Case("clock_jump", "", RECONNECT, ("clock_steps", "health.CLOCK_STEP")),
     Case("suspend", "", RECONNECT, ("clock_steps", "health.CLOCK_STEP")),
     # No bound: what the venue does not say is found when the listing is read again.
