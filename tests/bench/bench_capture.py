@@ -1,4 +1,4 @@
-"""What recording costs: `flock /tmp/bench.lock python -m tests.bench.bench_capture [--seconds 8]` prints one JSON object.
+"""What recording costs: `python -m tests.bench.bench_capture [--seconds 8]` prints one JSON object.
 
 Each venue's simulator is recorded for some seconds; its frames, over and over at 10,000 a second, are then the load of the
 figures: the cost of a message on the feed's thread and on the writer's, the ratio of compression, megabytes an hour; beside them
